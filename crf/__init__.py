@@ -1,0 +1,1 @@
+"""The dense CRF. Knows nothing of torch or of files."""

@@ -1,0 +1,16 @@
+"""The two errors a user may meet; the commands print them as one line, without a traceback."""
+
+
+class UserError(Exception):
+    """Something outside the program is wrong: a file, a value, a disk. Exit status 1.
+
+    The message is one line that names the file, key or value, says what was expected and what to do.
+    """
+
+    exit_status = 1
+
+
+class UsageError(UserError):
+    """The command or the recipe was used wrongly. Exit status 2."""
+
+    exit_status = 2

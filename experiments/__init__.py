@@ -1,0 +1,1 @@
+"""Recipes, recorded results, the reproduction table, figures, benchmarks, the synthetic VOC set."""

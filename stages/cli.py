@@ -1,0 +1,66 @@
+"""What every command shares: its parser's look, logging, and errors that fit on one line."""
+
+import argparse
+import errno
+import logging
+import sys
+from collections.abc import Callable
+
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from deconvnet.errors import UserError
+
+INTERRUPTED = 130  # the shell's convention: 128 + SIGINT
+
+
+def make_parser(module: str, description: str, example: str) -> argparse.ArgumentParser:
+    """A parser whose help ends with an example, and which knows --debug."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def run_command(parser: argparse.ArgumentParser, command: Callable[[argparse.Namespace], None],
+                arguments: list[str] | None = None) -> int:
+    """Parses, runs `command`, turns its errors into one line and an exit status.
+
+    Returns 0; 2 for wrong use (argparse itself exits with 2); 1 for any other failure; 130 when interrupted.
+    """
+    options = parser.parse_args(arguments)
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr)
+    try:
+        with logging_redirect_tqdm():
+            command(options)
+        return 0
+    except KeyboardInterrupt:
+        _say("interrupted; what was finished is kept: run the same command again to go on")
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; nothing is left to be said
+        return 1
+    except Exception as error:
+        if options.debug:
+            raise
+        _say(f"error: {describe(error)}")
+        return error.exit_status if isinstance(error, UserError) else 1
+
+
+def describe(error: Exception) -> str:
+    """An error as one line for a user."""
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full{f' ({error.filename})' if error.filename else ''}: free some space and run again"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
