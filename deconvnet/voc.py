@@ -1,0 +1,234 @@
+"""Reads VOC-layout folders: split lists, images, masks and objects.
+
+    VOC/JPEGImages/ID.jpg                     RGB image (.png is read too)
+    VOC/SegmentationClass/ID.png              class mask: palette PNG or plain index PNG, 255 is void
+    VOC/SegmentationClassAug/ID.png           the same, from SBD; used where SegmentationClass has none
+    VOC/SegmentationObject[Aug]/ID.png        object mask: 1, 2, ... for each object, 255 is void
+    VOC/Annotations/ID.xml                    object boxes, 1-based and inclusive
+    VOC/ImageSets/Segmentation/SPLIT.txt      an image id a line
+
+Whatever cannot be trusted is an error that names the file; nothing is converted silently.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from xml.etree import ElementTree
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from deconvnet.errors import UsageError, UserError
+
+VOID = 255
+EXIF_ORIENTATION = 0x0112
+
+
+@dataclass
+class VocObject:
+    """One object: its class index, its tight box, and its own pixels (bool, H x W)."""
+
+    class_index: int
+    box: np.ndarray
+    mask: np.ndarray
+
+
+class VocFolder:
+    """A VOC-layout folder. `root` is the folder that holds JPEGImages, or a VOCdevkit above it."""
+
+    def __init__(self, root: Path | str, classes: list[str]) -> None:
+        root = Path(root)
+        if not root.is_dir():
+            raise UsageError(f"{root}: no such folder; expected a VOC-layout folder with JPEGImages in it")
+        if not (root / "JPEGImages").is_dir():
+            inside = sorted(path.parent for path in root.glob("*/JPEGImages"))
+            if len(inside) != 1:
+                found = f"it holds several: {', '.join(path.name for path in inside)}" if inside else "it holds none"
+                raise UsageError(f"{root}: expected a VOC-layout folder with JPEGImages in it; {found}")
+            root = inside[0]
+        self.root = root
+        self.classes = list(classes)
+
+    def image_ids(self, split: str) -> list[str]:
+        """The ids of a split, in the list's order. Raises UserError when it is missing, empty or repeats an id."""
+        path = self.root / "ImageSets" / "Segmentation" / f"{split}.txt"
+        if not path.is_file():
+            known = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))) or "none"
+            raise UsageError(f"{path}: no such split list; the folder has: {known}")
+        ids = path.read_text(encoding="utf-8").split()
+        if not ids:
+            raise UserError(f"{path}: the split list is empty")
+        if len(set(ids)) < len(ids):
+            twice = next(image_id for image_id in ids if ids.count(image_id) > 1)
+            raise UserError(f"{path}: {twice} is listed twice")
+        return ids
+
+    def image_path(self, image_id: str) -> Path:
+        """Where an image is. Raises UserError when it is missing."""
+        for suffix in (".jpg", ".png"):
+            path = self.root / "JPEGImages" / f"{image_id}{suffix}"
+            if path.is_file():
+                return path
+        raise UserError(f"{self.root / 'JPEGImages' / image_id}.jpg: no such image")
+
+    def read_image(self, image_id: str) -> np.ndarray:
+        """The image, RGB uint8 H x W x 3; see `read_rgb` for what is refused."""
+        return read_rgb(self.image_path(image_id))
+
+    def read_mask(self, image_id: str) -> np.ndarray:
+        """The class mask, uint8 H x W, values below the class count or 255. Raises UserError."""
+        path = self._first("SegmentationClass", image_id)
+        if path is None:
+            raise UserError(f"{self.root / 'SegmentationClass' / image_id}.png: no such mask, nor one in "
+                            "SegmentationClassAug")
+        mask = read_label_png(path)
+        wrong = np.unique(mask[(mask >= len(self.classes)) & (mask != VOID)])
+        if wrong.size:
+            raise UserError(f"{path}: label {wrong[0]} is above the last class, {len(self.classes) - 1} "
+                            f"({self.classes[-1]}), and is not void (255); is the class list right?")
+        return mask
+
+    def read_pair(self, image_id: str) -> tuple[np.ndarray, np.ndarray]:
+        """Image and class mask. Raises UserError when their sizes differ."""
+        image, mask = self.read_image(image_id), self.read_mask(image_id)
+        self._check_size(image.shape[:2], mask, self._first("SegmentationClass", image_id))
+        return image, mask
+
+    def objects(self, image_id: str, mask: np.ndarray | None = None, least_pixels: int = 1) -> list[VocObject]:
+        """An image's objects, in a fixed order.
+
+        From SegmentationObject; else from Annotations: the class mask inside the box is the object's mask; else,
+        and for classes without any box in the file, connected components (8 neighbours) of the class mask.
+        mask: the class mask when it is at hand. Objects of fewer than `least_pixels` pixels are left out: SBD's
+        masks have stray pixels, and some boxes a class that their mask lacks.
+        """
+        mask = self.read_mask(image_id) if mask is None else mask
+        object_path = self._first("SegmentationObject", image_id)
+        xml_path = self.root / "Annotations" / f"{image_id}.xml"
+        if object_path:
+            found = self._objects_from_mask(object_path, mask)
+        elif xml_path.is_file():
+            found = self._objects_from_boxes(xml_path, mask)
+            boxed = {item.class_index for item in found}
+            found += [item for item in _components(mask) if item.class_index not in boxed]
+        else:
+            found = _components(mask)
+        return [item for item in found if item.mask.sum() >= least_pixels]
+
+    def fingerprint(self, split: str) -> str:
+        """Tells data sets apart: a hash over the class names and the ids of a split."""
+        text = "\n".join([*self.classes, "", *self.image_ids(split)])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _first(self, folder: str, image_id: str) -> Path | None:
+        paths = [self.root / f"{folder}{suffix}" / f"{image_id}.png" for suffix in ("", "Aug")]
+        return next((path for path in paths if path.is_file()), None)
+
+    @cached_property
+    def _class_indices(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.classes)}
+
+    def _check_size(self, size: tuple[int, int], mask: np.ndarray, path: Path | None) -> None:
+        if mask.shape != tuple(size):
+            raise UserError(f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]}; expected {size[1]}x{size[0]}, "
+                            "the size of its image")
+
+    def _objects_from_mask(self, path: Path, mask: np.ndarray) -> list[VocObject]:
+        numbers = read_label_png(path)
+        self._check_size(mask.shape, numbers, path)
+        found = []
+        for number in np.setdiff1d(numbers, [0, VOID]):
+            own = (numbers == number) & (mask != VOID) & (mask != 0)
+            if own.any():  # the object's class is the one most of its pixels have
+                class_index = int(np.bincount(mask[own]).argmax())
+                own &= mask == class_index
+                found.append(VocObject(class_index, tight_box(own), own))
+        return found
+
+    def _objects_from_boxes(self, path: Path, mask: np.ndarray) -> list[VocObject]:
+        found = []
+        for name, box in read_annotation(path):
+            if name not in self._class_indices:
+                raise UserError(f"{path}: object {name!r} is not in the class list ({', '.join(self.classes)})")
+            x1, y1, x2, y2 = np.clip(box, 0, [mask.shape[1], mask.shape[0]] * 2)
+            if x2 <= x1 or y2 <= y1:
+                raise UserError(f"{path}: the box of a {name} is empty or outside the image "
+                                f"({mask.shape[1]}x{mask.shape[0]})")
+            own = np.zeros(mask.shape, bool)
+            own[y1:y2, x1:x2] = mask[y1:y2, x1:x2] == self._class_indices[name]
+            found.append(VocObject(self._class_indices[name], np.array([x1, y1, x2, y2], np.int32), own))
+        return found
+
+
+def read_annotation(path: Path) -> list[tuple[str, np.ndarray]]:
+    """The objects of a VOC annotation file: name and box (int32, 0-based, half-open).
+
+    VOC's corners are 1-based and inclusive, so only xmin and ymin change. Raises UserError.
+    """
+    try:
+        root = ElementTree.parse(path).getroot()
+        found = []
+        for item in root.findall("object"):
+            corners = [float(item.findtext(f"bndbox/{name}", "")) for name in ("xmin", "ymin", "xmax", "ymax")]
+            box = np.round(corners).astype(np.int32) - np.array([1, 1, 0, 0], np.int32)
+            found.append((item.findtext("name", "").strip(), box))
+        return found
+    except (ElementTree.ParseError, ValueError) as error:
+        raise UserError(f"{path}: not a VOC annotation file: {error}") from None
+
+
+def read_rgb(path: Path | str) -> np.ndarray:
+    """An RGB uint8 image. Grey, RGBA, 16-bit, rotated by an EXIF mark, cut short: a UserError that says what to do."""
+    path = Path(path)
+    with _opened(path) as picture:
+        if picture.mode != "RGB":
+            depth = "16-bit" if picture.mode.startswith("I") else picture.mode
+            raise UserError(f"{path}: {depth} image; expected 8-bit RGB: convert it, for example with Pillow's "
+                            "convert('RGB')")
+        if picture.getexif().get(EXIF_ORIENTATION, 1) != 1:
+            raise UserError(f"{path}: rotated by an EXIF mark, which masks and boxes do not follow; store the pixels "
+                            "upright, for example with Pillow's ImageOps.exif_transpose")
+        return _pixels(picture, path)
+
+
+def read_label_png(path: Path | str) -> np.ndarray:
+    """A label map, uint8 H x W, from a palette PNG or a plain 8-bit index PNG. Raises UserError."""
+    path = Path(path)
+    with _opened(path) as picture:
+        if picture.mode not in ("P", "L"):
+            raise UserError(f"{path}: {picture.mode} image; expected a label map: an 8-bit palette or grey PNG")
+        return _pixels(picture, path)
+
+
+def tight_box(mask: np.ndarray) -> np.ndarray:
+    """The tight box (int32 x1, y1, x2, y2) of a mask (bool, H x W) with at least one pixel."""
+    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1], np.int32)
+
+
+def _components(mask: np.ndarray) -> list[VocObject]:
+    found = []
+    for class_index in np.setdiff1d(mask, [0, VOID]):
+        count, numbers = cv2.connectedComponents((mask == class_index).astype(np.uint8), connectivity=8)
+        for number in range(1, count):
+            own = numbers == number
+            found.append(VocObject(int(class_index), tight_box(own), own))
+    return found
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such image") from None
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: not an image that can be read: {error}") from None
+
+
+def _pixels(picture: Image.Image, path: Path) -> np.ndarray:
+    try:
+        return np.array(picture)
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a file cut short or damaged
+        raise UserError(f"{path}: the file is cut short or damaged: {error}") from None
