@@ -1,0 +1,100 @@
+"""Work on many images, one part file each, so that an interrupted command goes on where it stopped."""
+
+import logging
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from deconvnet.errors import UserError
+from deconvnet.files import written_whole
+
+log = logging.getLogger(__name__)
+
+Arrays = dict[str, np.ndarray]
+
+
+def make_parts(folder: Path, image_ids: list[str], work: Callable[[str], Arrays], workers: int, on_error: str,
+               description: str) -> list[str]:
+    """Calls `work(image_id)` for each image without a part yet; keeps its arrays in folder/ID.npz, written whole.
+
+    work: picklable; raises UserError for an image that cannot be used. on_error: 'stop' raises it, naming the image;
+    'skip' logs it at once and goes on. Returns the ids that have a part, in the order given.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [image_id for image_id in image_ids if not part_path(folder, image_id).exists()]
+    if len(missing) < len(image_ids):
+        log.info("%s: %d of %d images are done already", description, len(image_ids) - len(missing), len(image_ids))
+    skipped = set()
+    with tqdm(total=len(missing), desc=description, unit="image") as bar:
+        for image_id, error in _results(missing, work, folder, workers):
+            bar.update()
+            if error is None:
+                continue
+            if on_error == "stop":
+                raise UserError(f"{error} (image {image_id}; --on-error skip leaves such images out)")
+            log.warning("left out: %s (image %s)", error, image_id)
+            skipped.add(image_id)
+    if skipped:
+        log.warning("%s: %d images left out", description, len(skipped))
+    return [image_id for image_id in image_ids if image_id not in skipped]
+
+
+def part_path(folder: Path, image_id: str) -> Path:
+    """Where an image's part is."""
+    return folder / f"{image_id}.npz"
+
+
+def read_part(folder: Path, image_id: str) -> Arrays:
+    """An image's arrays."""
+    with np.load(part_path(folder, image_id), allow_pickle=False) as part:
+        return dict(part)
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes the parts, once the file made of them is whole."""
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+
+
+def _results(image_ids: list[str], work: Callable[[str], Arrays], folder: Path,
+             workers: int) -> Iterator[tuple[str, UserError | None]]:
+    """(id, its error or None) as images are finished; a few jobs a worker are under way at any time."""
+    if workers == 0:
+        for image_id in image_ids:
+            yield image_id, _one(image_id, work, folder)
+        return
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    try:
+        waiting, running = iter(image_ids), dict[Future, str]()
+        while True:
+            while len(running) < 4 * workers and (image_id := next(waiting, None)) is not None:
+                running[pool.submit(_one, image_id, work, folder)] = image_id
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _one(image_id: str, work: Callable[[str], Arrays], folder: Path) -> UserError | None:
+    try:
+        arrays = work(image_id)
+    except UserError as error:
+        return error
+    with written_whole(part_path(folder, image_id)) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+    return None
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it lets the workers finish their images
+    cv2.setNumThreads(1)

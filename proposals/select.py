@@ -1,0 +1,66 @@
+"""Which windows an image gives to stage 1 and stage 2 (sections 4.2 and 6.1)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from deconvnet.recipe import Windows
+from deconvnet.voc import VocObject
+from deconvnet.windows import enlarge, overlap
+
+OBJECT, PROPOSAL = 0, 1  # where a window comes from
+
+
+@dataclass
+class WindowRows:
+    """The windows of an image, one row each."""
+
+    window: np.ndarray  # int32 N x 4: the enlarged box, may leave the image
+    box: np.ndarray  # int32 N x 4: the object's or the proposal's own box
+    source: np.ndarray  # uint8 N: OBJECT or PROPOSAL
+    object: np.ndarray  # int32 N: index of the object, the one of largest overlap for a proposal
+    class_index: np.ndarray  # uint8 N: that object's class
+    overlap: np.ndarray  # float32 N: IoU of the box with that object's box; 1 for an object itself
+    score: np.ndarray  # float32 N: objectness; NaN for an object
+
+
+def stage1_rows(objects: list[VocObject], recipe: Windows) -> WindowRows:
+    """One window per object: its tight box enlarged."""
+    boxes = np.array([item.box for item in objects], np.int32).reshape(-1, 4)
+    count = len(objects)
+    return WindowRows(
+        window=enlarge(boxes, recipe.enlarge, recipe.shape),
+        box=boxes,
+        source=np.full(count, OBJECT, np.uint8),
+        object=np.arange(count, dtype=np.int32),
+        class_index=np.array([item.class_index for item in objects], np.uint8),
+        overlap=np.ones(count, np.float32),
+        score=np.full(count, np.nan, np.float32),
+    )
+
+
+def stage2_rows(objects: list[VocObject], boxes: np.ndarray, scores: np.ndarray, recipe: Windows) -> WindowRows:
+    """The best-scored proposals that overlap an object enough, and (recipe) the stage 1 windows.
+
+    boxes: int32 N x 4, scores: float32 N, by decreasing score.
+    """
+    stage1 = stage1_rows(objects, recipe)
+    nothing = WindowRows(*(value[:0] for value in vars(stage1).values()))
+    kept = stage1 if recipe.stage2_with_stage1 else nothing
+    if not objects or not len(boxes):
+        return kept
+    ious = overlap(boxes, stage1.box)
+    enough = np.flatnonzero(ious.max(1) >= recipe.stage2_overlap)
+    chosen = enough[: recipe.stage2_top] if recipe.stage2_order == "overlap_first" else enough[enough < recipe.stage2_top]
+    nearest = ious[chosen].argmax(1)
+    proposed = WindowRows(
+        window=enlarge(boxes[chosen], recipe.enlarge, recipe.shape),
+        box=boxes[chosen].astype(np.int32),
+        source=np.full(len(chosen), PROPOSAL, np.uint8),
+        object=nearest.astype(np.int32),
+        class_index=stage1.class_index[nearest],
+        overlap=ious[chosen, nearest].astype(np.float32),
+        score=scores[chosen].astype(np.float32),
+    )
+    joined = (np.concatenate(pair) for pair in zip(vars(kept).values(), vars(proposed).values(), strict=True))
+    return WindowRows(*joined)
