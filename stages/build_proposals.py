@@ -1,0 +1,181 @@
+"""`python -m stages.build_proposals`: proposals and windows of a split, into HDF5 files of the run folder."""
+
+import argparse
+import hashlib
+import json
+import logging
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from deconvnet.errors import UsageError
+from deconvnet.recipe import Recipe, recipe_to_dict
+from deconvnet.voc import VocFolder
+from deconvnet.windows import object_labels, window_labels, window_picture
+from proposals.edge_boxes import propose
+from proposals.edges import make_detector
+from proposals.files import Rows, read_rows, write_rows
+from proposals.parts import Arrays, make_parts, read_part, remove_parts
+from proposals.select import stage1_rows, stage2_rows
+from stages.cli import make_parser, run_command
+from stages.run_folder import RunFolder, add_run_arguments, default_workers, open_run
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class ProposalWork:
+    """Edges and EdgeBoxes of one image; picklable, so that worker processes can do it."""
+
+    voc: VocFolder
+    recipe: Recipe
+    model: Path | None
+
+    @cached_property
+    def detector(self):
+        return make_detector(self.recipe.proposals.edges, self.model)
+
+    def __call__(self, image_id: str) -> Arrays:
+        image = self.voc.read_image(image_id)
+        keys = self.recipe.proposals
+        boxes, scores = propose(self.detector(image), keys.count, keys.alpha, keys.beta, keys.eta, keys.min_score)
+        return {"size": np.array(image.shape[:2], np.int32), "boxes": boxes, "scores": scores}
+
+
+@dataclass
+class WindowWork:
+    """The windows of one image, cut and encoded when asked for; picklable."""
+
+    voc: VocFolder
+    recipe: Recipe
+    stage: int
+    materialize: bool
+    proposals: Rows | None
+
+    def __call__(self, image_id: str) -> Arrays:
+        keys = self.recipe.windows
+        image, mask = self.voc.read_pair(image_id)
+        objects = self.voc.objects(image_id, mask, self.recipe.data.least_object_pixels)
+        if self.stage == 1:
+            rows = stage1_rows(objects, keys)
+        else:
+            found = self.proposals.of_image(image_id)
+            rows = stage2_rows(objects, found["boxes"], found["scores"], keys)
+        arrays = {"size": np.array(mask.shape, np.int32), **vars(rows)}
+        if self.materialize:
+            own_only = self.stage == 1 and keys.stage1_labels == "object"
+            crops = []
+            for window, number in zip(rows.window, rows.object, strict=True):
+                labels = object_labels(mask, objects[number].mask) if own_only else mask
+                picture = window_picture(image, window, keys)
+                crops.append((_encode(picture, keys.encoding), _encode(window_labels(labels, window, keys.warp), "png")))
+            for name, encoded in zip(("picture", "labels"), zip(*crops, strict=True) if crops else ((), ()), strict=True):
+                arrays[name] = np.concatenate([np.empty(0, np.uint8), *encoded])
+                arrays[f"{name}_length"] = np.array([len(item) for item in encoded], np.int64)
+        return arrays
+
+
+def _encode(array: np.ndarray, kind: str) -> np.ndarray:
+    array = array[..., ::-1] if array.ndim == 3 else array  # OpenCV encodes BGR
+    options = [cv2.IMWRITE_JPEG_QUALITY, 95] if kind == "jpeg" else []
+    return cv2.imencode(".jpg" if kind == "jpeg" else ".png", array, options)[1].ravel()
+
+
+def build_proposals(run: RunFolder, split: str, model: Path | None, workers: int, on_error: str) -> None:
+    """Writes run/proposals/SPLIT.h5, unless it is there whole."""
+    voc = run.voc()
+    work = ProposalWork(voc, run.recipe, model)
+    shaped_by = {"edges": work.detector.name, **_keys(run.recipe, "proposals.")}
+    attributes = {"format": "proposals", "edges": work.detector.name, "opencv": cv2.__version__}
+    log.info("edge detector: %s", work.detector.name)
+    _build(run, run.proposals(split), split, work, attributes, shaped_by, workers, on_error)
+
+
+def build_windows(run: RunFolder, split: str, stage: int, materialize: bool, workers: int, on_error: str) -> None:
+    """Writes run/windows/stageN-SPLIT.h5, unless it is there whole. Stage 2 reads the split's proposals."""
+    voc = run.voc()
+    proposals = read_rows(run.proposals(split), "proposals", voc.fingerprint(split)) if stage == 2 else None
+    work = WindowWork(voc, run.recipe, stage, materialize, proposals)
+    shaped_by = {"stage": stage, "materialize": materialize, **_keys(run.recipe, "windows.", "data.least_object_pixels")}
+    if proposals:
+        shaped_by |= json.loads(proposals.attributes["shaped_by"])
+    attributes = {"format": "windows", "stage": stage}
+    ids = proposals.image_ids if proposals else None  # an image that was left out there is left out here
+    _build(run, run.windows(stage, split), split, work, attributes, shaped_by, workers, on_error, ids)
+
+
+def _build(run: RunFolder, path: Path, split: str, work, attributes: dict, shaped_by: dict, workers: int, on_error: str,
+           image_ids: list[str] | None = None) -> None:
+    voc = run.voc()
+    fingerprint = voc.fingerprint(split)
+    kind = attributes["format"]
+    if path.exists():
+        existing = read_rows(path, kind, fingerprint)
+        made_by = json.loads(existing.attributes["shaped_by"])
+        if made_by != shaped_by:
+            differs = next(name for name in {**made_by, **shaped_by} if made_by.get(name) != shaped_by.get(name))
+            raise UsageError(f"{path}: was made with {differs} = {made_by.get(differs)!r}, not {shaped_by.get(differs)!r}; "
+                             "remove it to make it anew, or use another --run folder")
+        log.info("%s: whole already, %d rows", path, existing.first[-1])
+        return
+    token = hashlib.sha256(json.dumps([fingerprint, shaped_by], sort_keys=True).encode()).hexdigest()[:12]
+    parts = path.parent / f".{path.stem}-{token}.parts"  # parts of other settings are never mixed in
+    label = f"{kind} {path.stem}"
+    ids = make_parts(parts, image_ids or voc.image_ids(split), work, workers, on_error, label)
+    attributes |= {"split": split, "fingerprint": fingerprint, "classes": voc.classes, "shaped_by": shaped_by,
+                   "recipe": recipe_to_dict(run.recipe)}
+    write_rows(path, ids, (read_part(parts, image_id) for image_id in ids), attributes)
+    remove_parts(parts)
+    written = read_rows(path, kind)
+    log.info("%s: %d images, %d rows, %.1f MB", path, len(ids), written.first[-1], path.stat().st_size / 1e6)
+    if kind == "windows":
+        counts = np.bincount(written.columns["class_index"], minlength=len(voc.classes))
+        log.info("windows by class: %s", ", ".join(f"{name} {count}" for name, count in zip(voc.classes, counts) if count))
+
+
+def _keys(recipe: Recipe, *prefixes: str) -> dict:
+    return {name: value for name, value in recipe_to_dict(recipe).items() if name.startswith(prefixes)}
+
+
+def main(options: argparse.Namespace) -> None:
+    """Proposals where a stage needs them, then windows, for each split and stage asked for."""
+    run = open_run(options)
+    data = run.recipe.data
+    splits = options.split or [data.train_split, data.val_split]
+    stages = {"1": (1,), "2": (2,), "both": (1, 2), "none": ()}[options.stage]
+    for split in splits:
+        run.voc().image_ids(split)  # a missing list is an error before hours of work
+    for split in splits:
+        # Inference needs the proposals of the validation split whatever the stage.
+        if stages != (1,) or split != data.train_split:
+            build_proposals(run, split, options.edge_model, options.workers, options.on_error)
+        for stage in stages:
+            build_windows(run, split, stage, options.materialize, options.workers, options.on_error)
+
+
+def parse() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = make_parser(
+        "stages.build_proposals", __doc__.partition(": ")[2],
+        "python -m stages.build_proposals --run runs/voc --recipe paper --voc-root data/VOCdevkit --stage both",
+    )
+    add_run_arguments(parser)
+    parser.add_argument("--split", action="append", help="a split list's name; may repeat (default: the recipe's train "
+                        "and validation splits)")
+    parser.add_argument("--stage", choices=("1", "2", "both", "none"), default="both",
+                        help="whose windows to make; none: proposals alone, for images without masks (default: both)")
+    parser.add_argument("--edge-model", type=Path, metavar="FILE", help="OpenCV's structured-edge model, model.yml.gz")
+    parser.add_argument("--materialize", action="store_true",
+                        help="store the warped crops in the windows files, so that training needs nothing else")
+    parser.add_argument("--workers", type=int, default=default_workers(), help="processes (default: one a core)")
+    parser.add_argument("--on-error", choices=("stop", "skip"), default="stop",
+                        help="what to do about an image that cannot be read (default: stop)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(parse(), main))

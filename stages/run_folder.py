@@ -1,0 +1,150 @@
+"""The run folder: all that a run was, and where each stage finds what the stage before it made."""
+
+import argparse
+import json
+import logging
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from deconvnet.errors import UsageError
+from deconvnet.files import write_json
+from deconvnet.recipe import Recipe, load_recipe, recipe_difference, recipe_to_dict, save_recipe
+from deconvnet.voc import VocFolder
+from experiments.synthetic_voc import generate
+
+log = logging.getLogger(__name__)
+
+PACKAGES = ("torch", "torchvision", "opencv-contrib-python", "pydensecrf2", "numpy", "scipy", "h5py")
+DEFAULT_RUN = Path("runs/default")
+DEFAULT_RECIPE = "tiny"
+SYNTHETIC = Path("data/synthetic")
+
+
+class RunFolder:
+    """Paths inside a run folder, its recipe and its data set."""
+
+    def __init__(self, root: Path, recipe: Recipe, voc_root: Path) -> None:
+        self.root, self.recipe, self.voc_root = root, recipe, voc_root
+
+    def voc(self) -> VocFolder:
+        """The run's data set."""
+        return VocFolder(self.voc_root, self.recipe.data.classes)
+
+    def proposals(self, split: str) -> Path:
+        return self.root / "proposals" / f"{split}.h5"
+
+    def windows(self, stage: int, split: str) -> Path:
+        return self.root / "windows" / f"stage{stage}-{split}.h5"
+
+    def training(self, name: str) -> Path:
+        """name: stage1, stage2, fcn32s, fcn16s or fcn8s."""
+        return self.root / name
+
+    def network(self, name: str) -> Path:
+        """The final weights, BN statistics included; name: deconvnet or fcn8s."""
+        return self.root / f"{name}.safetensors"
+
+    def scores(self, split: str, name: str) -> Path:
+        return self.root / "scores" / split / name
+
+    def predictions(self, split: str, row: str) -> Path:
+        return self.root / "predictions" / split / row
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """--run, --recipe, --set, --voc-root: the same for every command."""
+    group = parser.add_argument_group("run")
+    group.add_argument("--run", type=Path, metavar="FOLDER",
+                       default=Path(os.environ.get("DECONVNET_RUN", DEFAULT_RUN)),
+                       help=f"run folder (default: $DECONVNET_RUN, else {DEFAULT_RUN})")
+    group.add_argument("--recipe", metavar="NAME",
+                       help=f"a recipe of experiments/recipes or a YAML file (default: the run's own, else {DEFAULT_RECIPE})")
+    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe key; may repeat")
+    group.add_argument("--voc-root", type=Path, metavar="FOLDER",
+                       help="VOC-layout folder (default: the run's own, else $DECONVNET_VOC_ROOT, else a synthetic set "
+                            f"made in {SYNTHETIC})")
+
+
+def open_run(options: argparse.Namespace, free_keys: tuple[str, ...] = (), needs_images: bool = True) -> RunFolder:
+    """Opens the run folder, or makes it, with its recipe and data set written down.
+
+    free_keys: prefixes of recipe keys that may change within a run (say, 'crf.'); a change of any other key is a
+    UsageError that names it, since what the run holds was made with the old value. needs_images: whether the data
+    set's folder must be there (training from materialized windows does without).
+    """
+    root: Path = options.run
+    saved = root / "recipe.yaml"
+    if saved.is_file():
+        old = load_recipe(saved)
+        new = load_recipe(options.recipe or saved, options.set)
+        changed = recipe_difference(recipe_to_dict(old), recipe_to_dict(new))
+        fixed = [name for name in changed if not name.startswith(free_keys)]
+        if fixed:
+            before, after = changed[fixed[0]]
+            raise UsageError(f"{root}: this run's recipe has {fixed[0]} = {before!r}, not {after!r}; use another --run "
+                             "folder for another recipe")
+        recipe = new
+    else:
+        if not options.recipe:
+            log.info("no --recipe given: %s, which is sized for a CPU; the paper's is --recipe paper", DEFAULT_RECIPE)
+        recipe = load_recipe(options.recipe or DEFAULT_RECIPE, options.set)
+    run = RunFolder(root, recipe, _voc_root(options, root))
+    if needs_images:
+        run.voc()  # a wrong folder is an error before anything is written
+    if not saved.is_file():
+        save_recipe(recipe, saved)
+        write_json(root / "run.json", {"voc_root": str(run.voc_root.resolve()), "seed": recipe.seed, **provenance()})
+    log.info("run %s: recipe %s, seed %d, data %s", root, recipe.name, recipe.seed, run.voc_root)
+    return run
+
+
+def provenance() -> dict[str, object]:
+    """Commit, versions and machine, for everything that is recorded."""
+    return {
+        "commit": git_commit(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def git_commit() -> str:
+    """The checkout's commit, with -dirty when files differ from it; 'unknown' outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _voc_root(options: argparse.Namespace, root: Path) -> Path:
+    recorded = root / "run.json"
+    known = Path(json.loads(recorded.read_text())["voc_root"]) if recorded.is_file() else None
+    if options.voc_root:
+        if known and options.voc_root.resolve() != known:
+            raise UsageError(f"{root}: this run's data set is {known}, not {options.voc_root}; use another --run folder")
+        return options.voc_root
+    if known:
+        return known
+    if "DECONVNET_VOC_ROOT" in os.environ:
+        return Path(os.environ["DECONVNET_VOC_ROOT"])
+    log.info("no --voc-root given: the synthetic set in %s", SYNTHETIC)
+    return generate(SYNTHETIC, train=300, val=60, seed=0, side=160)
+
+
+def default_workers() -> int:
+    """One worker a core."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds what may draw from a global generator; everything of this project takes its own."""
+    import torch
+
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
