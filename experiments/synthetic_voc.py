@@ -62,7 +62,7 @@ def generate(root: Path, train: int, val: int, seed: int, side: int) -> Path:
 def draw_scene(seed: int, split: str, index: int, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict]]:
     """One image (RGB uint8), its class and object masks (uint8, with void), and its objects in drawing order.
 
-    An object: name, box (x1, y1, x2, y2; 0-based, half-open), truncated, occluded.
+    An object: name, box (x1, y1, x2, y2; 0-based, half-open), truncated (reaches the border), occluded (partly covered).
     """
     random = np.random.default_rng([seed, SPLITS.index(split), index])
     height, width = _size(random, side)
@@ -79,9 +79,9 @@ def draw_scene(seed: int, split: str, index: int, side: int) -> tuple[np.ndarray
         transform, numbers = placed
         paint(image, KINDS[name], transform, random)
         classes.append(VOC_CLASSES.index(name))
-        x1, y1, x2, y2 = extent(KINDS[name], transform)
-        objects.append({"name": name, "truncated": bool(x1 < 0 or y1 < 0 or x2 > width or y2 > height),
-                        "drawn": int((numbers == len(objects) + 1).sum())})
+        own = numbers == len(classes) - 1
+        border = own[0].any() or own[-1].any() or own[:, 0].any() or own[:, -1].any()
+        objects.append({"name": name, "truncated": bool(border), "drawn": int(own.sum())})
     object_mask = with_rim(numbers, side)
     class_mask = np.where(object_mask == VOID, VOID, np.array(classes, np.uint8)[numbers]).astype(np.uint8)
     for number, item in enumerate(objects, start=1):
@@ -193,7 +193,7 @@ def _place(random: np.random.Generator, kind: Kind, size: float, numbers: np.nda
         x1, y1, x2, y2 = extent(kind, np.column_stack([linear, np.zeros(2)]))
         scale = size * min(height, width) / max(x2 - x1, y2 - y1)
         half = np.array([x2 - x1, y2 - y1]) * scale / 2
-        reach = np.maximum(half * 0.7, 0)  # up to 15 % of an object may leave the image at either side
+        reach = half * 0.7  # up to 15 % of an object may leave the image at either side
         centre = [random.uniform(min(r, s / 2), max(s - r, s / 2)) for r, s in zip(reach, (width, height), strict=True)]
         shift = np.array(centre) - scale * np.array([x1 + x2, y1 + y2]) / 2
         transform = np.column_stack([scale * linear, shift])
