@@ -1,0 +1,252 @@
+"""Where a network's weights come from and go to: random ones, VGG16's, a published FCN-8s, safetensors files.
+
+Every reader answers with tensors under this project's layer names, for RGB input minus MEAN_RGB, unscaled.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from deconvnet import recipe as recipes
+from deconvnet.errors import UsageError, UserError
+from deconvnet.fcn import Fcn
+from deconvnet.files import written_whole
+from deconvnet.network import FC_CHANNELS, VGG16_BLOCKS, convolution_names, scaled
+from deconvnet.windows import MEAN_RGB
+
+log = logging.getLogger(__name__)
+
+METADATA_KEY = "deconvnet"
+COUNTER = "num_batches_tracked"  # torch's BN counter: nothing here reads it, other programs' files lack it
+
+# Mean and deviation of the input, RGB scaled to 0 .. 1, that torchvision's two VGG16 files were trained with.
+# V1 is torchvision's own training; FEATURES are the authors' convolutions (Caffe), with a classifier of NaN.
+VGG16_V1 = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+VGG16_FEATURES = ((0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255))
+
+
+def initialise(
+    model: nn.Module, conv_std: float, deconv_std: float, generator: torch.Generator, bn_shift: float = 0.0
+) -> None:
+    """Draws all weights anew, in the order of the layers, from a CPU generator: the same on every device.
+
+    Convolutions get N(0, conv_std), transposed ones N(0, deconv_std); 0 stands for He's sqrt(2 / fan-in), where
+    each output of a stride 1 transposed convolution sees in_channels * kernel^2 inputs too. Biases get 0, BN scale
+    1 and shift bn_shift, statistics 0 and 1. An Fcn's score and upsampling layers keep their own rule.
+    """
+    for name, module in model.named_modules():
+        if isinstance(model, Fcn) and name.startswith(("score", "upscore")):
+            continue
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            std = deconv_std if isinstance(module, nn.ConvTranspose2d) else conv_std
+            std = std or math.sqrt(2 / (module.in_channels * math.prod(module.kernel_size)))
+            drawn = torch.empty(module.weight.shape).normal_(0, std, generator=generator)
+            with torch.no_grad():
+                module.weight.copy_(drawn)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+            nn.init.constant_(module.bias, bn_shift)
+    if isinstance(model, Fcn):
+        model.initialise_head()
+
+
+def load_into(
+    model: nn.Module, tensors: dict[str, Tensor], required: Collection[str] | None = None, source: str = "weights"
+) -> None:
+    """Copies tensors into a model's parameters and buffers of the same names.
+
+    required: names that must be among them; None: all of the model's. Nothing is copied unless all fits. Raises
+    UserError, naming tensor and source, for a missing, unknown, misshapen or not finite one.
+    """
+    own = model.state_dict()
+    if required is None:
+        required = [name for name in own if not name.endswith(COUNTER)]
+    for name in required:
+        if name not in tensors:
+            raise UserError(f"{source}: {name} is missing, expected a tensor of shape {tuple(own[name].shape)}")
+    for name, value in tensors.items():
+        if name not in own:
+            raise UserError(f"{source}: {name} is not a tensor of this network; the file is of another network")
+        _check_shape(name, value, tuple(own[name].shape), source)
+        _check_finite(name, value, source)
+    with torch.no_grad():
+        for name, value in tensors.items():
+            own[name].copy_(value)
+
+
+def start_from_vgg16(model: nn.Module, path: Path | str) -> None:
+    """Fills a full-width network's convolutions, and fc6 and fc7 where they fit, from a torchvision VGG16 file.
+
+    Raises UsageError for a narrow network, UserError for a file that is not VGG16.
+    """
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    for name, shape in vgg16_shapes().items():
+        if name.startswith("conv") and shapes[name] != shape:
+            raise UsageError(
+                f"{path}: VGG16's weights fit a network of width 1 only ({name} is {shapes[name]} here, {shape} "
+                "there): set the recipe's width to 1 or leave the VGG16 file out"
+            )
+    tensors = load_vgg16(path)
+    if "fc6.weight" in tensors and tensors["fc6.weight"].shape != shapes["fc6.weight"]:
+        log.warning("%s: fc6 is %s here: fc6, fc7 stay random", path, "x".join(map(str, shapes["fc6.weight"])))
+        tensors = {name: value for name, value in tensors.items() if not name.startswith("fc")}
+    load_into(model, tensors, required=tensors, source=str(path))
+
+
+def load_vgg16(path: Path | str) -> dict[str, Tensor]:
+    """Reads one of torchvision's two VGG16 files (state dict, .pth or .safetensors); see convert_vgg16."""
+    return convert_vgg16(_read_state(Path(path)), str(path))
+
+
+def convert_vgg16(state: dict[str, Tensor], source: str, width: float = 1.0) -> dict[str, Tensor]:
+    """torchvision's VGG16 state dict -> conv1_1 ... conv5_3, fc6, fc7 for our input.
+
+    The two files are told apart by the classifier: where it is NaN, the convolutions expect VGG16_FEATURES' input
+    and fc6, fc7 are left out; else VGG16_V1's. conv1_1 is adapted: with theirs (x / 255 - m) / s and ours x - MEAN,
+    weights are divided by 255 s per channel and the bias takes up the difference of the means. That is exact but
+    for the padding: a zero there is the mean colour, which for V1 differs from ours by less than one grey level.
+
+    Raises UserError that names a tensor which is missing, misshapen or not finite.
+    """
+    names = _torchvision_names()
+    shapes = vgg16_shapes(width)
+    for name, shape in shapes.items():
+        if names[name] not in state:
+            raise UserError(f"{source}: {names[name]} is missing: expected torchvision's VGG16 with its classifier")
+        if name in ("fc6.weight", "fc7.weight"):
+            shape = (shape[0], math.prod(shape[1:]))  # a Linear layer there
+        _check_shape(names[name], state[names[name]], shape, source)
+    bare = bool(state[names["fc6.weight"]].isnan().all())
+    if bare:
+        log.info("%s: its classifier is NaN (torchvision's IMAGENET1K_FEATURES): fc6, fc7 stay random", source)
+        shapes = {name: shape for name, shape in shapes.items() if not name.startswith("fc")}
+    tensors = {}
+    for name, shape in shapes.items():
+        _check_finite(names[name], state[names[name]], source)
+        tensors[name] = state[names[name]].float().reshape(shape)
+    mean, deviation = (np.array(values) for values in (VGG16_FEATURES if bare else VGG16_V1))
+    weight = tensors["conv1_1.weight"].double()
+    shift = _channels((MEAN_RGB / 255 - mean) / deviation)
+    tensors["conv1_1.bias"] = (tensors["conv1_1.bias"].double() + (weight * shift).sum((1, 2, 3))).float()
+    tensors["conv1_1.weight"] = (weight / _channels(255 * deviation)).float()
+    return tensors
+
+
+def vgg16_shapes(width: float = 1.0) -> dict[str, tuple[int, ...]]:
+    """Shapes of VGG16 with fc6, fc7 as convolutions, by our names; narrower for tests."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    before = 3
+    for names, (_, count) in zip(convolution_names(), VGG16_BLOCKS, strict=True):
+        for name in names:
+            after = scaled(count, width)
+            shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (after, before, 3, 3), (after,)
+            before = after
+    fc = scaled(FC_CHANNELS, width)
+    shapes["fc6.weight"], shapes["fc6.bias"] = (fc, before, 7, 7), (fc,)
+    shapes["fc7.weight"], shapes["fc7.bias"] = (fc, fc, 1, 1), (fc,)
+    return shapes
+
+
+def load_fcn8s(path: Path | str, recipe: recipes.Fcn | None = None) -> dict[str, Tensor]:
+    """Reads wkentaro's fcn8s_from_caffe.pth: our names, but BGR input, so conv1_1's channels are turned round.
+
+    recipe: of the network that will take them, the published one by default. Raises UserError, as load_into.
+    """
+    state = _read_state(Path(path))
+    if not isinstance(state.get("score_fr.bias"), Tensor):
+        raise UserError(f"{path}: score_fr.bias is missing: expected wkentaro's fcn8s_from_caffe.pth")
+    with torch.device("meta"):  # a network of shapes only, to check against
+        network = Fcn(8, state["score_fr.bias"].numel(), recipe or recipes.Fcn())
+    load_into(network, state, source=str(path))
+    return {name: value.flip(1) if name == "conv1_1.weight" else value for name, value in state.items()}
+
+
+def save_safetensors(model: nn.Module, path: Path | str, metadata: dict[str, Any]) -> None:
+    """Writes a model's state whole, with metadata (anything JSON can say) that tells how to build it again."""
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with written_whole(path) as temporary:
+        try:
+            save_file(state, temporary, {METADATA_KEY: json.dumps(metadata)})
+        except SafetensorError as error:
+            raise UserError(f"{path}: cannot be written ({error}): free some space and run again") from None
+
+
+def read_safetensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a safetensors file, and its metadata ({} in a file of another program).
+
+    Raises UserError for a file that is missing, cut short or something else.
+    """
+    path = _existing(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not a whole safetensors file ({_first_line(error)}): fetch it again") from None
+    if not isinstance(metadata, dict):
+        raise UserError(f"{path}: its {METADATA_KEY!r} metadata is not a JSON object: make or fetch it again")
+    return tensors, metadata
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """A state dict from a .safetensors file or, without unpickling code, from a torch.save file."""
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)[0]
+    try:
+        state = torch.load(_existing(path), map_location="cpu", weights_only=True)
+    except (OSError, UserError):
+        raise
+    except Exception as error:  # torch and pickle raise many kinds for a file that is cut or something else
+        raise UserError(f"{path}: not a whole PyTorch weights file ({_first_line(error)}): fetch it again") from None
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: holds a {type(state).__name__}, expected a state dict (names and tensors)")
+    return state
+
+
+def _existing(path: Path | str) -> Path:
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file")
+    return Path(path)
+
+
+def _check_shape(name: str, value: Any, shape: tuple[int, ...], source: str) -> None:
+    if not isinstance(value, Tensor) or value.layout != torch.strided:
+        raise UserError(f"{source}: {name} is not a dense tensor")
+    if tuple(value.shape) != shape:
+        raise UserError(f"{source}: {name} has shape {tuple(value.shape)}, expected {shape}")
+
+
+def _check_finite(name: str, value: Tensor, source: str) -> None:
+    if not value.isfinite().all():
+        raise UserError(f"{source}: {name} holds NaN or infinity: the file is damaged, fetch it again")
+
+
+def _torchvision_names() -> dict[str, str]:
+    """Our names -> torchvision's: conv1_1.weight -> features.0.weight, fc6.bias -> classifier.0.bias."""
+    layers, position = {"fc6": "classifier.0", "fc7": "classifier.3"}, 0
+    for names in convolution_names():
+        for name in names:
+            layers[name] = f"features.{position}"
+            position += 2  # the convolution and its ReLU
+        position += 1  # the pooling
+    return {f"{ours}.{part}": f"{theirs}.{part}" for ours, theirs in layers.items() for part in ("weight", "bias")}
+
+
+def _channels(values: np.ndarray) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return text.splitlines()[0][:200]
