@@ -9,10 +9,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from deconvnet.errors import UserError
 from deconvnet.files import written_whole
+from deconvnet.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def make_parts(folder: Path, image_ids: list[str], work: Callable[[str], Arrays]
     if len(missing) < len(image_ids):
         log.info("%s: %d of %d images are done already", description, len(image_ids) - len(missing), len(image_ids))
     skipped = set()
-    with tqdm(total=len(missing), desc=description, unit="image") as bar:
+    with progress(total=len(missing), desc=description, unit="image") as bar:
         for image_id, error in _results(missing, work, folder, workers):
             bar.update()
             if error is None:

@@ -1,0 +1,44 @@
+"""Checkpoints: all that a training needs to go on as if it had never stopped."""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deconvnet.errors import UserError
+from deconvnet.files import written_whole
+from deconvnet.recipe import Recipe, recipe_difference, recipe_to_dict
+
+FORMAT = "deconvnet-checkpoint-1"
+# What may differ between a checkpoint and the run that goes on with it: it does not change what is computed up to here.
+FREE_KEYS = ("name", "runtime.", "infer.", "crf.", "bn_statistics.", "train.workers", "train.stage2_from",
+             "train.checkpoint_every")
+
+
+def save_checkpoint(path: Path, recipe: Recipe, content: dict[str, Any]) -> None:
+    """Writes a checkpoint whole or not at all. content: tensors, numbers, strings, and lists or dicts of them."""
+    with written_whole(path) as temporary:
+        torch.save({"format": FORMAT, "recipe": recipe_to_dict(recipe), **content}, temporary)
+
+
+def load_checkpoint(path: Path, recipe: Recipe | None, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Reads a checkpoint; nothing in it is executed.
+
+    recipe: must agree with the checkpoint's in every key but FREE_KEYS; None: any. Raises UserError for a file that
+    is missing, cut, no checkpoint of this project, or of another recipe.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile):
+        raise UserError(f"{path}: not a checkpoint, cut short or damaged") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path}: not a checkpoint of this project (expected format {FORMAT})")
+    if recipe is not None:
+        for name, (there, here) in recipe_difference(content["recipe"], recipe_to_dict(recipe)).items():
+            if not name.startswith(FREE_KEYS):
+                raise UserError(f"{path}: a checkpoint of another recipe: {name} is {there!r} there, {here!r} here")
+    return content

@@ -1,0 +1,210 @@
+"""Training examples: warped windows, random crops of them, and the order in which they are seen.
+
+What a training sees at position p (the p-th example since its start) depends on the seed and p alone, so a resumed
+training goes on with exactly the examples it would have seen.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from deconvnet.errors import UserError
+from deconvnet.recipe import Recipe
+from deconvnet.voc import VOID, VocFolder
+from deconvnet.windows import MEAN_RGB, object_labels, window_labels, window_picture
+from proposals.files import Rows
+
+Example = tuple[Tensor, Tensor, int]  # picture uint8 3 x H x W, labels uint8 H x W, the row it was made from
+
+
+class WindowCrops(Dataset):
+    """Windows of a windows file, cropped to the network's input. Asked for by (position, row).
+
+    augment: a random crop and a random horizontal flip [P 6.1], drawn from (seed, position); else the centre crop.
+    Pictures come from the file where it was materialized, else they are cut from the data set's images.
+    """
+
+    def __init__(self, rows: Rows, voc: VocFolder | None, recipe: Recipe, augment: bool, seed: tuple[int, ...]) -> None:
+        if voc is None and not rows.materialized:
+            raise UserError(f"{rows.path}: holds no crops, so the data set's images are needed: give --voc-root, or "
+                            "build it with --materialize")
+        self.rows, self.voc, self.recipe, self.augment, self.seed = rows, voc, recipe, augment, seed
+        self.images = rows.image
+        self.own_only = rows.attributes["stage"] == 1 and recipe.windows.stage1_labels == "object"
+        self._file: h5py.File | None = None
+        self._read = OrderedDict()  # the last few images: windows of one image follow each other in validation
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, item: tuple[int, int]) -> Example:
+        position, row = item
+        picture, labels = self._stored(row) if self.rows.materialized else self.cut(row)
+        spare = self.recipe.windows.warp - self.recipe.network.input
+        top = left = spare // 2
+        flip = False
+        if self.augment:
+            random = np.random.default_rng([*self.seed, position])
+            top, left = random.integers(0, spare + 1, 2)
+            flip = bool(random.integers(2))
+        return *crop(picture, labels, int(top), int(left), self.recipe.network.input, flip), row
+
+    def cut(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """A window cut from its image: picture uint8 S x S x 3 and labels uint8 S x S, S = windows.warp."""
+        image_id = self.rows.image_ids[self.images[row]]
+        image, mask, objects = self._image(image_id)
+        columns = self.rows.columns
+        window = columns["window"][row]
+        if self.own_only:
+            mask = object_labels(mask, objects[columns["object"][row]].mask)
+        keys = self.recipe.windows
+        return window_picture(image, window, keys), window_labels(mask, window, keys.warp)
+
+    def window_id(self, row: int) -> str:
+        """What names a window to a user: image and box."""
+        box = ",".join(str(value) for value in self.rows.columns["window"][row])
+        return f"{self.rows.image_ids[self.images[row]]}[{box}]"
+
+    def _image(self, image_id: str):
+        if image_id not in self._read:
+            image, mask = self.voc.read_pair(image_id)
+            least = self.recipe.data.least_object_pixels
+            self._read[image_id] = image, mask, self.voc.objects(image_id, mask, least) if self.own_only else []
+            if len(self._read) > 4:
+                self._read.popitem(last=False)
+        return self._read[image_id]
+
+    def _stored(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        if self._file is None:  # opened in each loading process: an HDF5 handle does not survive a fork
+            self._file = h5py.File(self.rows.path, "r")
+        picture, labels = (
+            cv2.imdecode(self._file[name][row], mode)
+            for name, mode in (("picture", cv2.IMREAD_COLOR), ("labels", cv2.IMREAD_GRAYSCALE))
+        )
+        if picture is None or labels is None:
+            raise UserError(f"{self.rows.path}: the crop of row {row} is damaged; make the file again")
+        return np.ascontiguousarray(picture[..., ::-1]), labels
+
+
+class ImageCanvases(Dataset):
+    """Whole images on a square canvas, for FCN. Asked for by (position, index into image_ids)."""
+
+    def __init__(self, voc: VocFolder, image_ids: list[str], side: int, augment: bool, seed: tuple[int, ...]) -> None:
+        self.voc, self.image_ids, self.side, self.augment, self.seed = voc, image_ids, side, augment, seed
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, item: tuple[int, int]) -> Example:
+        position, index = item
+        image, mask = self.voc.read_pair(self.image_ids[index])
+        picture, labels = on_canvas(image, self.side, MEAN_RGB), on_canvas(mask, self.side, VOID)
+        flip = self.augment and bool(np.random.default_rng([*self.seed, position]).integers(2))
+        return *crop(picture, labels, 0, 0, self.side, flip), index
+
+    def window_id(self, row: int) -> str:
+        """The image's id."""
+        return self.image_ids[row]
+
+
+def on_canvas(array: np.ndarray, side: int, fill: np.ndarray | int) -> np.ndarray:
+    """An image or mask in the top left corner of a side x side canvas [R]; larger ones are shrunk to fit."""
+    height, width = array.shape[:2]
+    if max(height, width) > side:
+        size = canvas_size(height, width, side)[::-1]
+        array = cv2.resize(array, size, interpolation=cv2.INTER_AREA if array.ndim == 3 else cv2.INTER_NEAREST)
+    canvas = np.empty((side, side, *array.shape[2:]), np.uint8)
+    canvas[:] = np.round(fill)
+    canvas[: array.shape[0], : array.shape[1]] = array
+    return canvas
+
+
+def canvas_size(height: int, width: int, side: int) -> tuple[int, int]:
+    """The height and width that an image takes on the canvas."""
+    scale = min(1.0, side / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def crop(picture: np.ndarray, labels: np.ndarray, top: int, left: int, side: int, flip: bool) -> tuple[Tensor, Tensor]:
+    """side x side of a picture and its labels, mirrored if asked: uint8 tensors 3 x S x S and S x S."""
+    place = slice(top, top + side), slice(left, left + side)
+    picture, labels = picture[place], labels[place]
+    if flip:
+        picture, labels = picture[:, ::-1], labels[:, ::-1]
+    return torch.from_numpy(picture.transpose(2, 0, 1).copy()), torch.from_numpy(labels.copy())
+
+
+def epoch_order(classes: np.ndarray, balance: str, seed: tuple[int, ...]) -> np.ndarray:
+    """The rows of one epoch in random order.
+
+    classes: each row's class. balance 'repeat' [P 6.1]: the rows of each class, in random order, are repeated until
+    the class has as many as the most frequent one; so no row is seen twice before all of its class were seen once.
+    """
+    random = np.random.default_rng(list(seed))
+    if balance == "none":
+        return random.permutation(len(classes))
+    present, counts = np.unique(classes, return_counts=True)
+    repeated = [np.resize(random.permutation(np.flatnonzero(classes == one)), counts.max()) for one in present]
+    return random.permutation(np.concatenate(repeated))
+
+
+def positions(classes: np.ndarray, balance: str, seed: tuple[int, ...], start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """(position, row) for positions start .. stop - 1 of an endless sequence of epochs."""
+    epoch, order = -1, np.empty(0, np.int64)
+    length = len(epoch_order(classes, balance, (*seed, 0)))
+    for position in range(start, stop):
+        if position // length != epoch:
+            epoch = position // length
+            order = epoch_order(classes, balance, (*seed, epoch))
+        yield position, int(order[position % length])
+
+
+class Batches:
+    """A batch sampler over given (position, row) pairs."""
+
+    def __init__(self, items: Iterator[tuple[int, int]] | list[tuple[int, int]], size: int) -> None:
+        self.items, self.size = items, size
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        batch = []
+        for item in self.items:
+            batch.append(item)
+            if len(batch) == self.size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+
+def load(dataset: Dataset, items: Iterator[tuple[int, int]] | list[tuple[int, int]], size: int, workers: int) -> DataLoader:
+    """Batches of pictures (uint8 N x 3 x S x S), labels (uint8 N x S x S) and rows, loaded by worker processes.
+
+    The loader draws its workers' seeds from a generator of its own: drawing from the global one would make what
+    follows depend on how often loaders were made, and a resumed training would differ.
+    """
+    return DataLoader(
+        dataset,
+        batch_sampler=Batches(items, size),
+        num_workers=workers,
+        worker_init_fn=_start_worker if workers else None,
+        generator=torch.Generator(),
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def network_input(pictures: Tensor) -> Tensor:
+    """uint8 RGB N x 3 x H x W to what the network takes: float32, minus the mean, unscaled."""
+    mean = torch.from_numpy(MEAN_RGB).to(pictures.device)
+    return pictures.float() - mean[:, None, None]
