@@ -62,7 +62,7 @@ def generate(root: Path, train: int, val: int, seed: int, side: int) -> Path:
 def draw_scene(seed: int, split: str, index: int, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict]]:
     """One image (RGB uint8), its class and object masks (uint8, with void), and its objects in drawing order.
 
-    An object: name, box (x1, y1, x2, y2; 0-based, half-open), truncated (reaches the border), occluded (partly covered).
+    An object: name, box (x1, y1, x2, y2; 0-based, half-open), truncated (reaches the border), occluded (in part).
     """
     random = np.random.default_rng([seed, SPLITS.index(split), index])
     height, width = _size(random, side)
