@@ -1,0 +1,51 @@
+# `make demo` and `make test` make .venv and install into it when pyproject.toml or constraints.txt ask for it.
+# Needed beforehand: Python 3.10 to 3.12 with venv and headers, a C++ compiler (it builds pydensecrf2).
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-long lint clean
+
+help:
+	@echo "make demo       the whole pipeline on a small synthetic set, in minutes"
+	@echo "make test       lint, then the tests"
+	@echo "make test-long  the tests that take minutes"
+	@echo "make lint       ruff alone"
+	@echo "make clean      remove .venv and caches (runs/ and data/ stay)"
+	@echo "PYTHON=...      another Python than python3; CXX=... another C++ compiler than $(CXX)"
+
+demo: .venv/installed
+	$(BIN)/python -m experiments.demo
+
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-long: .venv/installed
+	$(BIN)/python -m pytest -m long
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp says that everything is in: it is made last, and only when every line before it succeeded.
+.venv/installed: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null 2>&1 || \
+	{ echo "error: $(PYTHON) not found: install Python 3.10, 3.11 or 3.12, or name one: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || \
+	{ echo "error: $(PYTHON) is not Python 3.10, 3.11 or 3.12: name one that is: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	{ echo "error: $(PYTHON) lacks venv: install it (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@echo 'int main() { return 0; }' | $(CXX) -x c++ -o /dev/null - >/dev/null 2>&1 || \
+	{ echo "error: no working C++ compiler ($(CXX)): install one (Debian, Ubuntu: apt install g++)" >&2; exit 1; }
+	@echo '#include <Python.h>' | $(CXX) -fsyntax-only -x c++ - \
+	-I"$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')" >/dev/null 2>&1 || \
+	{ echo "error: $(PYTHON) lacks its headers: install them (Debian, Ubuntu: apt install python3-dev)" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "error: $(PYTHON) could not make .venv (its message is above)" >&2; exit 1; }
+	@echo "installing into .venv (on Linux about 6 GB: torch comes with CUDA); this happens once"
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test]' || \
+	{ echo "error: pip could not install the packages (its message is above): check network and disk, then repeat" >&2; exit 1; }
+	@touch $@
