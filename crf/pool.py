@@ -1,0 +1,74 @@
+"""The dense CRF in several processes, beside a network that fills the jobs."""
+
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+import numpy as np
+
+from crf.dense import CrfParameters, dense_crf
+
+PENDING_PER_WORKER = 2  # one at work, one waiting: no worker idles, and memory stays bounded
+
+
+class CrfPool:
+    """Processes that run the dense CRF; use it as a context manager.
+
+    with CrfPool(parameters, workers) as pool:
+        for key, labels in pool.map(jobs): ...
+    """
+
+    def __init__(self, parameters: CrfParameters, workers: int) -> None:
+        if workers < 1:
+            raise ValueError(f"workers is {workers}; expected at least 1")
+        self.parameters = parameters
+        self.most_pending = PENDING_PER_WORKER * workers
+        # spawn: a fork of a process in which torch or CUDA has threads may hang
+        self._executor = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+
+    def __enter__(self) -> "CrfPool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Drops the jobs that wait, lets those at work end (a second or so)."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def map(self, jobs: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields (key, labels) in the order of the jobs; labels: uint8 H x W, the most probable class.
+
+        jobs: (key, image, probabilities) as `dense_crf` takes them. They are drawn one by one, and no more than
+        `most_pending` of them are held at a time. A job that fails raises RuntimeError with its key.
+        """
+        pending: deque[tuple[str, Future]] = deque()
+        for key, image, probabilities in jobs:
+            pending.append((key, self._submit(key, image, probabilities)))
+            del image, probabilities  # else the last job is held twice while the next one is made
+            while pending and (len(pending) >= self.most_pending or pending[0][1].done()):
+                yield _result(*pending.popleft())
+        while pending:
+            yield _result(*pending.popleft())
+
+    def _submit(self, key: str, image: np.ndarray, probabilities: np.ndarray) -> Future:
+        # A worker starts inside submit() and inherits the blocked signal: Ctrl-C, which reaches the whole process
+        # group, then ends the parent alone, and that closes the pool. It is not lost here, only late.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return self._executor.submit(_labels, image, probabilities, self.parameters)
+        except BrokenProcessPool as error:
+            raise RuntimeError(f"dense CRF of {key}: {error}") from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _labels(image: np.ndarray, probabilities: np.ndarray, parameters: CrfParameters) -> np.ndarray:
+    return dense_crf(image, probabilities, parameters).argmax(axis=0).astype(np.uint8)
+
+
+def _result(key: str, future: Future) -> tuple[str, np.ndarray]:
+    try:
+        return key, future.result()
+    except Exception as error:
+        raise RuntimeError(f"dense CRF of {key}: {error}") from error

@@ -1,0 +1,131 @@
+"""Scores label maps against the masks of a split: `python -m stages.evaluate --help`."""
+
+import argparse
+import logging
+import math
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from deconvnet.comp6 import pack_comp6
+from deconvnet.errors import UsageError, UserError
+from deconvnet.files import write_json
+from deconvnet.metrics import ConfusionMatrix
+from deconvnet.recipe import VOC_CLASSES
+from deconvnet.voc import VocFolder, read_label_png
+from stages.cli import make_parser, run_command
+
+log = logging.getLogger(__name__)
+
+
+def read_class_list(path: Path) -> list[str]:
+    """Class names from a text file, one a line, background first. Raises UsageError."""
+    if not path.is_file():
+        raise UsageError(f"{path}: no such class list; expected a text file with a class name a line, background first")
+    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not 2 <= len(names) <= 255 or len(set(names)) < len(names):
+        raise UsageError(f"{path}: expected 2 to 255 different class names, one a line, background first")
+    return names
+
+
+def check_predictions(folder: Path, image_ids: list[str]) -> None:
+    """Raises UserError, which names the first one and their number, when predictions are missing."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder; expected one with a prediction ID.png for each image")
+    missing = [image_id for image_id in image_ids if not (folder / f"{image_id}.png").is_file()]
+    if missing:
+        raise UserError(f"{folder / missing[0]}.png: no such prediction, and {len(missing)} of the split's "
+                        f"{len(image_ids)} are missing; run stages.infer for this split first")
+
+
+def has_masks(voc: VocFolder, image_ids: list[str]) -> bool:
+    """Whether any image of the split has a mask; those of the VOC test split are kept by the server."""
+    folders = [voc.root / "SegmentationClass", voc.root / "SegmentationClassAug"]
+    return any((folder / f"{image_id}.png").is_file() for folder in folders for image_id in image_ids)
+
+
+def score(voc: VocFolder, image_ids: list[str], folder: Path) -> ConfusionMatrix:
+    """The confusion matrix of the predictions in a folder."""
+    confusion = ConfusionMatrix(voc.classes)
+    for image_id in tqdm(image_ids, desc="evaluate", unit="image", disable=None):
+        path = folder / f"{image_id}.png"
+        confusion.add(read_label_png(path), voc.read_mask(image_id), str(path))
+    return confusion
+
+
+def print_table(confusion: ConfusionMatrix, subset: list[str]) -> None:
+    """Prints the four metrics and the per-class IoU, in percent."""
+    width = max(len("frequency weighted IoU"), *map(len, confusion.classes))
+    print(f"{confusion.images} images, {int(confusion.counts.sum())} labelled pixels")
+    rows = [
+        ("pixel accuracy", confusion.pixel_accuracy()),
+        ("mean accuracy", confusion.mean_accuracy()),
+        ("mean IoU", confusion.mean_iou()),
+        ("frequency weighted IoU", confusion.frequency_weighted_iou()),
+    ]
+    if subset:
+        rows.append((f"mean IoU of {len(subset)}", confusion.mean_iou(subset)))
+    for name, value in rows:
+        print(f"{name:{width}} {percent(value)}")
+    print("\nIoU of each class")
+    for name, value in zip(confusion.classes, confusion.class_iou(), strict=True):
+        print(f"{name:{width}} {percent(value)}")
+
+
+def percent(value: float) -> str:
+    """A fraction as a percentage; "-" for a metric that does not exist."""
+    return f"{'-':>6}" if math.isnan(value) else f"{100 * value:6.2f}"
+
+
+def run(options: argparse.Namespace) -> None:
+    """Packs, scores, prints and writes what the options ask for."""
+    voc = VocFolder(options.voc_root, read_class_list(options.classes) if options.classes else VOC_CLASSES)
+    image_ids = voc.image_ids(options.split)
+    subset = [name.strip() for name in (options.subset_classes or "").split(",") if name.strip()]
+    if subset:
+        ConfusionMatrix(voc.classes).mean_iou(subset)  # an unknown name is an error now, not after the last image
+    if options.comp6 and not options.comp6.name.endswith((".tgz", ".tar.gz")):
+        raise UsageError(f"--comp6 {options.comp6}: expected a file name that ends in .tgz")
+    check_predictions(options.predictions, image_ids)
+    if options.comp6:
+        pack_comp6(voc, options.predictions, image_ids, options.comp6)
+        print(f"wrote {options.comp6}: {len(image_ids)} predictions")
+        if not has_masks(voc, image_ids):
+            print(f"split {options.split} has no masks here, so it is not scored: send the archive to the VOC server")
+            return
+
+    confusion = score(voc, image_ids, options.predictions)
+    if not confusion.counts[:, 1:].any():
+        log.warning("WARNING: every scored pixel is predicted %s: has the network learnt anything?", voc.classes[0])
+    print_table(confusion, subset)
+    metrics = {"split": options.split, **confusion.summary()}
+    if subset:
+        value = confusion.mean_iou(subset)
+        metrics["subset"] = {"classes": subset, "mean_iou": None if math.isnan(value) else value}
+    write_json(options.predictions / "metrics.json", metrics)
+    print(f"\nwrote {options.predictions / 'metrics.json'}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    parser = make_parser(
+        "stages.evaluate",
+        "Scores a folder of label maps (ID.png) against a split's masks: pixel accuracy, mean accuracy, mean IoU, "
+        "frequency\nweighted IoU, IoU of each class. Prints them and writes metrics.json into the folder.",
+        "python -m stages.evaluate --predictions runs/default/predictions/val/deconvnet-max-fcn-crf "
+        "--voc-root data/VOC2012 --split val",
+    )
+    parser.add_argument("--predictions", type=Path, required=True, metavar="FOLDER", help="holds a PNG ID.png an image")
+    parser.add_argument("--voc-root", type=Path, required=True, metavar="FOLDER", help="the VOC-layout folder")
+    parser.add_argument("--split", default="val", help="split that was predicted (default: %(default)s)")
+    parser.add_argument("--classes", type=Path, metavar="FILE",
+                        help="class names, one a line, background first (default: VOC's 21)")
+    parser.add_argument("--subset-classes", metavar="NAME,NAME,...", help="also give the mean IoU of these classes")
+    parser.add_argument("--comp6", type=Path, metavar="FILE.tgz",
+                        help="also pack the predictions for the VOC server; a split without masks is only packed")
+    return run_command(parser, run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

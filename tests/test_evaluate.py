@@ -1,0 +1,172 @@
+"""`python -m stages.evaluate` as a real command, on a small VOC-layout folder."""
+
+import gzip
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deconvnet.palette import voc_palette, write_label_png
+
+ROOT = Path(__file__).resolve().parents[1]
+CLASSES = ["background", "cat", "dog"]
+TRUTH = {
+    "b": np.array([[0, 0, 1], [1, 2, 255]], np.uint8),
+    "a": np.array([[0, 0], [2, 2], [2, 255]], np.uint8),
+}
+PREDICTED = {
+    "b": np.array([[0, 1, 1], [1, 0, 2]], np.uint8),
+    "a": np.array([[0, 0], [2, 2], [0, 1]], np.uint8),
+}
+
+
+def evaluate(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "stages.evaluate", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def refused(result: subprocess.CompletedProcess, status: int, *words: str) -> None:
+    assert result.returncode == status, result.stderr
+    assert result.stderr.count("\n") == 1 and result.stderr.startswith("error: "), result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> tuple[Path, Path, list[object]]:
+    """VOC folder, predictions folder, and the command's arguments for them."""
+    voc, predictions = tmp_path / "voc", tmp_path / "predictions"
+    (voc / "JPEGImages").mkdir(parents=True)
+    (voc / "ImageSets" / "Segmentation").mkdir(parents=True)
+    for split in ("val", "test"):
+        prefix = "t" if split == "test" else ""
+        names = [prefix + name for name in TRUTH]
+        (voc / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("\n".join(names) + "\n")
+        for name, truth in TRUTH.items():
+            Image.fromarray(np.full((*truth.shape, 3), 90, np.uint8)).save(voc / "JPEGImages" / f"{prefix}{name}.jpg")
+            write_label_png(predictions / f"{prefix}{name}.png", PREDICTED[name])
+    for name, truth in TRUTH.items():  # the test split has no masks
+        write_label_png(voc / "SegmentationClass" / f"{name}.png", truth)
+    (tmp_path / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+    return voc, predictions, ["--voc-root", voc, "--predictions", predictions, "--classes", tmp_path / "classes.txt"]
+
+
+def test_scores_a_folder(case: tuple[Path, Path, list[object]]) -> None:
+    _, predictions, arguments = case
+    Image.fromarray(PREDICTED["a"]).save(predictions / "a.png")  # a plain index PNG is read too
+    result = evaluate(*arguments, "--split", "val", "--subset-classes", "cat, dog")
+    assert result.returncode == 0, result.stderr
+    # counted by hand: rows are true background, cat, dog
+    metrics = json.loads((predictions / "metrics.json").read_text())
+    assert metrics["confusion"] == [[3, 1, 0], [0, 2, 0], [2, 0, 2]]
+    assert metrics["split"] == "val" and metrics["images"] == 2 and metrics["pixels"] == 10
+    assert metrics["classes"] == CLASSES
+    assert metrics["class_iou"] == pytest.approx({"background": 3 / 6, "cat": 2 / 3, "dog": 2 / 4}, abs=1e-12)
+    assert metrics["pixel_accuracy"] == pytest.approx(7 / 10, abs=1e-12)
+    assert metrics["mean_accuracy"] == pytest.approx((3 / 4 + 1 + 2 / 4) / 3, abs=1e-12)
+    assert metrics["mean_iou"] == pytest.approx((3 / 6 + 2 / 3 + 2 / 4) / 3, abs=1e-12)
+    assert metrics["frequency_weighted_iou"] == pytest.approx((4 * 3 / 6 + 2 * 2 / 3 + 4 * 2 / 4) / 10, abs=1e-12)
+    assert metrics["subset"] == {"classes": ["cat", "dog"], "mean_iou": pytest.approx((2 / 3 + 2 / 4) / 2)}
+    table = [line.split() for line in result.stdout.splitlines()]
+    for line in (["pixel", "accuracy", "70.00"], ["mean", "accuracy", "75.00"], ["mean", "IoU", "55.56"],
+                 ["frequency", "weighted", "IoU", "53.33"], ["mean", "IoU", "of", "2", "58.33"], ["cat", "66.67"]):
+        assert line in table
+    assert sorted(path.name for path in predictions.iterdir()) == ["a.png", "b.png", "metrics.json", "ta.png", "tb.png"]
+
+
+def test_no_subset_unless_asked_for(case: tuple[Path, Path, list[object]]) -> None:
+    _, predictions, arguments = case
+    assert evaluate(*arguments).returncode == 0
+    assert "subset" not in json.loads((predictions / "metrics.json").read_text())
+
+
+def test_vocs_classes_are_the_default_and_background_alone_is_said_loudly(case) -> None:
+    _, predictions, arguments = case
+    for name, labels in PREDICTED.items():
+        write_label_png(predictions / f"{name}.png", np.zeros_like(labels))
+    result = evaluate(*arguments[:4])
+    assert result.returncode == 0 and "every scored pixel is predicted background" in result.stderr
+    metrics = json.loads((predictions / "metrics.json").read_text())
+    assert len(metrics["classes"]) == 21 and metrics["class_iou"]["tvmonitor"] is None
+    assert ["tvmonitor", "-"] in [line.split() for line in result.stdout.splitlines()]
+
+
+def test_missing_predictions_are_named_and_counted(case: tuple[Path, Path, list[object]]) -> None:
+    _, predictions, arguments = case
+    (predictions / "b.png").unlink()
+    refused(evaluate(*arguments), 1, "b.png", "1 of the split's 2")
+    (predictions / "a.png").unlink()
+    refused(evaluate(*arguments), 1, "b.png", "2 of the split's 2")
+    assert not (predictions / "metrics.json").exists()
+
+
+def test_wrong_predictions_and_masks_are_refused(case: tuple[Path, Path, list[object]]) -> None:
+    voc, predictions, arguments = case
+    write_label_png(predictions / "a.png", PREDICTED["a"].T)
+    refused(evaluate(*arguments), 1, "a.png", "3x2; expected 2x3")
+    write_label_png(predictions / "a.png", np.full((3, 2), 3, np.uint8))
+    refused(evaluate(*arguments), 1, "a.png", "label 3")
+    Image.fromarray(np.zeros((3, 2, 3), np.uint8)).save(predictions / "a.png")
+    refused(evaluate(*arguments), 1, "a.png", "RGB")
+    (predictions / "a.png").write_bytes(b"not a picture")
+    refused(evaluate(*arguments), 1, "a.png")
+    write_label_png(predictions / "a.png", PREDICTED["a"])
+    write_label_png(voc / "SegmentationClass" / "a.png", np.full((3, 2), 7, np.uint8))
+    refused(evaluate(*arguments), 1, "SegmentationClass", "a.png", "label 7")
+    (voc / "SegmentationClass" / "a.png").unlink()
+    refused(evaluate(*arguments), 1, "a.png", "no such mask")
+    assert not (predictions / "metrics.json").exists()
+
+
+def test_wrong_use_is_refused(case: tuple[Path, Path, list[object]], tmp_path: Path) -> None:
+    _, predictions, arguments = case
+    refused(evaluate(*arguments, "--split", "nowhere"), 2, "nowhere.txt", "val")
+    refused(evaluate(*arguments[:2], "--predictions", tmp_path / "none"), 2, "none", "no such folder")
+    refused(evaluate(*arguments, "--subset-classes", "cat,zebra"), 2, "'zebra'")
+    refused(evaluate(*arguments, "--comp6", tmp_path / "out.zip"), 2, "out.zip", ".tgz")
+    refused(evaluate(*arguments, "--classes", tmp_path / "none.txt"), 2, "none.txt", "no such class list")
+    (tmp_path / "classes.txt").write_text("background\ncat\ncat\n")
+    refused(evaluate(*arguments), 2, "classes.txt", "different class names")
+    refused(evaluate(*arguments[:4], "--split", "test"), 1, "no such mask")
+    assert "example:\n" in evaluate("--help").stdout
+
+
+def test_comp6_archive(case: tuple[Path, Path, list[object]], tmp_path: Path) -> None:
+    _, predictions, arguments = case
+    Image.fromarray(PREDICTED["a"]).save(predictions / "ta.png")  # grey: the archive has it with the palette
+    archive = tmp_path / "new" / "comp6.tgz"
+    result = evaluate(*arguments, "--split", "test", "--comp6", archive)
+    assert result.returncode == 0 and result.stderr == ""
+    assert "no masks" in result.stdout and not (predictions / "metrics.json").exists()
+    with tarfile.open(archive) as tar:
+        assert tar.getnames() == [f"results/VOC2012/Segmentation/comp6_test_cls/t{name}.png" for name in TRUTH]
+        for name, member in zip(TRUTH, tar.getmembers(), strict=True):
+            picture = Image.open(tar.extractfile(member))
+            assert picture.mode == "P" and picture.format == "PNG"
+            assert np.array_equal(np.array(picture), PREDICTED[name])
+            assert picture.getpalette()[: 3 * 21] == voc_palette()[:21].ravel().tolist()
+            assert member.isfile() and member.mtime == 0 and member.mode == 0o644
+    again = tmp_path / "other.tgz"
+    assert evaluate(*arguments, "--split", "test", "--comp6", again).returncode == 0
+    assert again.read_bytes() == archive.read_bytes() and gzip.decompress(again.read_bytes())
+
+
+def test_comp6_with_masks_scores_too(case: tuple[Path, Path, list[object]], tmp_path: Path) -> None:
+    _, predictions, arguments = case
+    assert evaluate(*arguments, "--comp6", tmp_path / "val.tgz").returncode == 0
+    assert (tmp_path / "val.tgz").is_file() and (predictions / "metrics.json").is_file()
+
+
+def test_comp6_is_whole_or_not_at_all(case: tuple[Path, Path, list[object]], tmp_path: Path) -> None:
+    _, predictions, arguments = case
+    folder = tmp_path / "out"
+    write_label_png(predictions / "ta.png", PREDICTED["a"].T)  # the second of the two
+    refused(evaluate(*arguments, "--split", "test", "--comp6", folder / "x.tgz"), 1, "ta.png", "3x2; expected 2x3")
+    write_label_png(predictions / "ta.png", np.full((3, 2), 9, np.uint8))
+    refused(evaluate(*arguments, "--split", "test", "--comp6", folder / "x.tgz"), 1, "ta.png", "label 9")
+    assert list(folder.iterdir()) == []
