@@ -1,0 +1,572 @@
+"""Import of Caffe files: the reader against its own writer and the official protobuf library, then whole networks."""
+
+import json
+import os
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from caffemodel_writer import Layer, blob, caffe_layers, caffemodel, layer, message, number, text, varint
+from caffemodel_writer import write_caffemodel as write
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from deconvnet.caffe_import import Imported, import_caffe
+from deconvnet.caffemodel import read_caffemodel
+from deconvnet.errors import UserError
+from deconvnet.fcn import Fcn
+from deconvnet.network import DeconvNet, convolution_names
+from deconvnet.recipe import Fcn as FcnRecipe
+from deconvnet.recipe import Network
+from deconvnet.weights import load_into, read_safetensors
+from stages import import_caffe as stage
+
+NARROW = Network(width=1 / 32, input=32)
+CLASSES = 5
+
+
+def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Every parameter and BN statistic drawn anew, so that no two tensors can be mixed up."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, low, high in ((module.weight.data, 0.5, 1.5), (module.bias.data, -0.3, 0.5),
+                                      (module.running_mean, -0.5, 0.5), (module.running_var, 0.3, 2)):
+                tensor.uniform_(low, high, generator=generator)
+        elif isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            module.weight.data.normal_(0, (2 / module.weight[0].numel()) ** 0.5, generator=generator)
+            if module.bias is not None:
+                module.bias.data.uniform_(-0.1, 0.3, generator=generator)
+    return model.eval()
+
+
+def arrays(model: nn.Module) -> dict[str, np.ndarray]:
+    return {name: value.detach().numpy() for name, value in model.state_dict().items()}
+
+
+def tensors_of(imported: Imported) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(np.array(value)) for name, value in imported.tensors.items()}
+
+
+def image(size: int, count: int = 1) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(1).uniform(-2, 2, (count, 3, size, size)).astype(np.float32))
+
+
+@torch.no_grad()
+def assert_same_scores(model: nn.Module, other: nn.Module, images: torch.Tensor) -> None:
+    expected = model(images)
+    assert expected.std() > 1e-3
+    np.testing.assert_allclose(other(images), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+
+
+def folded_layers(model: DeconvNet, **how) -> list[Layer]:
+    """The released inference model: BN's scale and shift with the statistics worked in."""
+    state = arrays(model)
+    for name in [key.removesuffix(".running_var") for key in state if key.endswith(".running_var")]:
+        root = np.sqrt(state[f"{name}.running_var"].astype(np.float64) + model.eps)
+        scale = state[f"{name}.weight"] / root
+        shift = state[f"{name}.bias"] - scale * state[f"{name}.running_mean"]
+        state |= {f"{name}.weight": scale.astype(np.float32), f"{name}.bias": shift.astype(np.float32)}
+    return caffe_layers(state, **how)
+
+
+# The reader ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", ["packed", "unpacked", "split", "double"])
+@pytest.mark.parametrize("older", [True, False])
+def test_reader_returns_what_the_writer_wrote(tmp_path, older, data):
+    drawn = np.random.default_rng(0).normal(size=(4, 3, 5, 2)).astype(np.float32)
+    layers = [Layer("conv-1", [drawn, np.arange(4, dtype=np.float32)]), Layer("bn", [drawn[0]], tops=3, inference=True)]
+    found = read_caffemodel(write(tmp_path / "net.caffemodel", layers, older, data))
+    assert list(found) == ["conv-1", "bn"]  # the ReLU layers have no blobs
+    np.testing.assert_array_equal(found["conv-1"].blobs[0], drawn)
+    np.testing.assert_array_equal(found["conv-1"].blobs[1].reshape(-1), np.arange(4))
+    assert found["conv-1"].blobs[1].shape == ((1, 1, 1, 4) if older else (4,))
+    assert (found["conv-1"].top_count, found["bn"].top_count) == (1, 3)
+    assert found["bn"].bn_inference == older and not found["conv-1"].bn_inference
+    assert found["conv-1"].blobs[0].dtype == np.float32
+
+
+@pytest.mark.parametrize("count", [1, 2, 65535, 65536, 65537, 65538, 131074])
+def test_long_runs_of_unpacked_numbers(tmp_path, count):
+    values = np.random.default_rng(0).normal(size=count).astype(np.float32)
+    path = write(tmp_path / "net.caffemodel", [Layer("a", [values, values[:1]])], older=False, data="unpacked")
+    found = read_caffemodel(path)["a"].blobs
+    np.testing.assert_array_equal(found[0], values)
+    np.testing.assert_array_equal(found[1], values[:1])
+
+
+def caffe_messages(packed: bool) -> type:
+    """NetParameter by the official library: the fields of caffe.proto that matter, declared here."""
+    file = descriptor_pb2.FileDescriptorProto(name=f"caffe_{packed}.proto", package=f"caffe_{packed}", syntax="proto2")
+    kinds = descriptor_pb2.FieldDescriptorProto
+
+    def declare(name: str, *fields: tuple) -> None:
+        declared = file.message_type.add(name=name)
+        for field_name, field_number, kind, label in fields:
+            item = declared.field.add(name=field_name, number=field_number, label=label)
+            if isinstance(kind, str):
+                item.type, item.type_name = kinds.TYPE_MESSAGE, f".{file.package}.{kind}"
+            else:
+                item.type = kind
+            if kind in (kinds.TYPE_FLOAT, kinds.TYPE_DOUBLE, kinds.TYPE_INT64):
+                item.options.packed = packed
+
+    one, many = kinds.LABEL_OPTIONAL, kinds.LABEL_REPEATED
+    declare("BlobShape", ("dim", 1, kinds.TYPE_INT64, many))
+    legacy = [(name, i, kinds.TYPE_INT32, one) for i, name in enumerate(("num", "channels", "height", "width"), 1)]
+    declare("BlobProto", *legacy, ("data", 5, kinds.TYPE_FLOAT, many), ("diff", 6, kinds.TYPE_FLOAT, many),
+            ("shape", 7, "BlobShape", one), ("double_data", 8, kinds.TYPE_DOUBLE, many))
+    declare("BNParameter", ("bn_mode", 3, kinds.TYPE_INT32, one))
+    declare("Older", ("top", 3, kinds.TYPE_STRING, many), ("name", 4, kinds.TYPE_STRING, one),
+            ("type", 5, kinds.TYPE_INT32, one), ("blobs", 6, "BlobProto", many), ("bn_param", 45, "BNParameter", one))
+    declare("Newer", ("name", 1, kinds.TYPE_STRING, one), ("type", 2, kinds.TYPE_STRING, one),
+            ("top", 4, kinds.TYPE_STRING, many), ("blobs", 7, "BlobProto", many))
+    declare("NetParameter", ("name", 1, kinds.TYPE_STRING, one), ("layers", 2, "Older", many),
+            ("layer", 100, "Newer", many))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{file.package}.NetParameter"))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_reader_agrees_with_the_protobuf_library(tmp_path, packed):
+    values = np.random.default_rng(2).normal(size=24).astype(np.float32)
+    net = caffe_messages(packed)(name="both layouts")
+    older = net.layers.add(name="fc6-deconv", type=39, top=["x"])
+    older.blobs.add(num=2, channels=3, height=4, width=1, data=values, diff=values)
+    bn = net.layers.add(name="bn1_1", type=43, top=["x", "mean", "var"])
+    bn.bn_param.bn_mode = 1
+    bn.blobs.add(num=1, channels=2, height=1, width=1, data=[1, 2])
+    newer = net.layer.add(name="upscore8", type="Deconvolution", top=["y"])
+    newer.blobs.add(data=values).shape.dim.extend([4, 3, 2])
+    newer.blobs.add(double_data=values.astype(float)).shape.dim.extend([24])
+    path = tmp_path / "net.caffemodel"
+    path.write_bytes(net.SerializeToString())
+    found = read_caffemodel(path)
+    assert list(found) == ["fc6-deconv", "bn1_1", "upscore8"]
+    np.testing.assert_array_equal(found["fc6-deconv"].blobs[0], values.reshape(2, 3, 4, 1))
+    assert found["bn1_1"].bn_inference and found["bn1_1"].top_count == 3
+    np.testing.assert_array_equal(found["upscore8"].blobs[0], values.reshape(4, 3, 2))
+    np.testing.assert_array_equal(found["upscore8"].blobs[1], values)
+
+
+def test_protobuf_library_reads_what_the_writer_wrote():
+    """So the writer, which the other tests lean on, is right too."""
+    drawn = np.random.default_rng(0).normal(size=(2, 3, 1, 2)).astype(np.float32)
+    for data in ("packed", "split", "double", "unpacked"):
+        for older in (True, False):
+            net = caffe_messages(True).FromString(b"".join(caffemodel([Layer("a", [drawn], tops=2)], older, data)))
+            first = (net.layers if older else net.layer)[0]
+            assert (first.name, len(first.top)) == ("a", 2)
+            found = first.blobs[0].double_data if data == "double" else first.blobs[0].data
+            np.testing.assert_array_equal(np.array(found, np.float32), drawn.ravel())
+            shape = first.blobs[0].shape.dim if not older else [first.blobs[0].num, first.blobs[0].channels,
+                                                                first.blobs[0].height, first.blobs[0].width]
+            assert list(shape) == [2, 3, 1, 2]
+
+
+FLOATS = np.arange(6, dtype=np.float32)
+HOSTILE = {
+    "empty": (b"", "no layer with weights"),
+    "text": (b"<html><body>404 Not Found</body></html>", "not a Caffe model"),
+    "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(64), "HDF5"),
+    "no weights": (b"".join(layer(Layer("relu", []))), "no layer with weights"),
+    "huge length": (varint(18) + varint(1 << 62), "cut short"),
+    "endless number": (b"\xff" * 40, "longer than 64 bits"),
+    "field 0": (b"\x00\x00", "no field tag"),
+    "group": (b"\x13\x14", "wire type"),
+    "version 0": (b"".join(message(2, message(1, text(1, "conv1")))), "upgrade_net_proto_binary"),
+    "negative size": (b"".join(message(2, [*text(4, "a"), *message(6, [*number(1, -1), *number(2, 6)])])), "'a'"),
+    "sizes too large": (
+        b"".join(message(2, [*text(4, "a"), *message(6, [part for i in range(1, 5) for part in number(i, 1 << 31)])])),
+        "'a'",
+    ),
+    "sizes that overflow to 0": (
+        b"".join(message(100, [*text(1, "a"), *message(7, message(7, message(1, [varint(1 << 32)] * 2)))])), "'a'"
+    ),
+    "dimensions": (b"".join(message(100, message(7, message(7, message(1, [b"\1" * 4000]))))), "32 dimensions"),
+    "half a number": (b"".join(message(2, message(6, message(5, [b"\0" * 7])))), "inside a number"),
+    "pieces": (b"".join(message(2, message(6, message(5, []) * 1001))), "1000 pieces"),
+    "too many numbers": (b"".join(message(2, message(6, blob(FLOATS) + message(5, [bytes(4)])))), "holds 7"),
+    "long name": (b"".join(message(2, [*text(4, "a" * 300), *message(6, blob(FLOATS))])), "name"),
+    "name not UTF-8": (b"".join(message(2, message(4, [b"\xff\xfe"]))), "UTF-8"),
+    "same name twice": (b"".join(layer(Layer("a", [FLOATS])) * 2), "'a'"),
+    "layer is a number": (b"".join(number(2, 5)), "not a message"),
+    "many fields": (b"\x28\x00" * 1_000_001, "fields"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_hostile_files_are_one_line_errors(tmp_path, what):
+    content, expected = HOSTILE[what]
+    path = tmp_path / "net.caffemodel"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=expected) as caught:
+        read_caffemodel(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        read_caffemodel(tmp_path / "none.caffemodel")
+
+
+def small_net(older: bool) -> bytes:
+    numbers = np.random.default_rng(0).normal(size=(3, 2, 2, 2)).astype(np.float32)
+    layers = [Layer("conv", [numbers, numbers[:, 0, 0, 0]]), Layer("bn", [numbers[0, 0]], tops=3, inference=True)]
+    return b"".join(caffemodel(layers, older)) + b"".join(layer(Layer("fc", [numbers]), older, "unpacked"))
+
+
+@pytest.mark.parametrize("older", [True, False])
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_files_never_crash_the_reader(tmp_path, older, data):
+    content = bytearray(small_net(older))
+    for _ in range(data.draw(st.integers(0, 3), "changed bytes")):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    content = content[: data.draw(st.integers(0, len(content)), "length")]
+    content += data.draw(st.binary(max_size=20), "appended")
+    path = tmp_path / "net.caffemodel"
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        found = read_caffemodel(path)
+        for item in found.values():
+            assert all(array.dtype == np.float32 and array.nbytes <= len(content) for array in item.blobs)
+    except UserError as error:
+        assert "\n" not in str(error)
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+# Whole networks -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("eps", [1e-9, 1e-5])
+@pytest.mark.parametrize("how", [{"bn_tops": 3}, {"inference": True}])
+def test_folded_deconvnet_gives_the_same_scores(tmp_path, how, eps):
+    model = randomised(DeconvNet(NARROW, CLASSES))
+    imported = import_caffe(write(tmp_path / "inference.caffemodel", folded_layers(model, **how)))
+    assert imported.metadata == {"kind": "deconvnet", "source": "inference.caffemodel", "width": 1 / 32, "input": 32,
+                                 "classes": CLASSES, "bn": "folded"}
+    other = DeconvNet(Network(width=1 / 32, input=32, bn_eps=eps), CLASSES).eval()
+    load_into(other, tensors_of(imported))
+    assert_same_scores(model, other, image(32, 2))
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_training_deconvnet_lacks_only_its_statistics(tmp_path, older):
+    model = randomised(DeconvNet(Network(width=1 / 32, input=64), CLASSES))
+    imported = import_caffe(write(tmp_path / "stage.caffemodel", caffe_layers(arrays(model)), older))
+    assert imported.metadata["bn"] == "unmeasured" and imported.metadata["input"] == 64
+    statistics = [name for name in model.state_dict() if ".running_" in name]
+    assert len(statistics) == 2 * 29 and not set(statistics) & set(imported.tensors)
+    other = DeconvNet(Network(width=1 / 32, input=64), CLASSES).eval()
+    load_into(other, tensors_of(imported) | {name: model.state_dict()[name] for name in statistics})
+    assert_same_scores(model, other, image(64))
+
+
+def test_the_user_decides_where_bn_layers_do_not_tell(tmp_path):
+    model = randomised(DeconvNet(NARROW, CLASSES))
+    path = write(tmp_path / "a.caffemodel", folded_layers(model, bn_tops=0))
+    with pytest.raises(UserError, match="--bn folded"):
+        import_caffe(path)
+    assert import_caffe(path, bn="unmeasured").metadata["bn"] == "unmeasured"
+    other = DeconvNet(NARROW, CLASSES).eval()
+    load_into(other, tensors_of(import_caffe(path, bn="folded")))
+    assert_same_scores(model, other, image(32))
+
+
+def test_contradicting_bn_layers_are_refused(tmp_path):
+    layers = caffe_layers(arrays(randomised(DeconvNet(NARROW, CLASSES))))
+    next(item for item in layers if item.name == "debn1_2").tops = 3
+    with pytest.raises(UserError, match="--bn folded"):
+        import_caffe(write(tmp_path / "a.caffemodel", layers))
+
+
+def test_bn_is_for_deconvnet_only(tmp_path):
+    path = write(tmp_path / "vgg.caffemodel", vgg16_layers(inner_products=True)[1])
+    with pytest.raises(UserError, match="is a vgg16, which has no BN layers"):
+        import_caffe(path, bn="folded")
+
+
+FCN_OLD_NAMES = {"score_fr": "score-fr", "upscore2": "score2", "score_pool4": "score-pool4", "upscore_pool4": "score4",
+                 "score_pool3": "score-pool3", "upscore8": "upsample", "upscore16": "upsample", "upscore32": "upsample"}
+
+
+@pytest.mark.parametrize(("stride", "older"), [(8, True), (8, False), (16, False), (32, True)])
+def test_fcn_gives_the_same_scores(tmp_path, stride, older):
+    recipe = FcnRecipe(width=1 / 16, fc6_kernel=3)
+    model = randomised(Fcn(stride, CLASSES, recipe))
+    layers = caffe_layers(arrays(model))
+    if older:
+        for item in layers:
+            item.name = FCN_OLD_NAMES.get(item.name, item.name)
+            if item.name == "upsample":
+                item.blobs.append(np.zeros((1, 1, 1, CLASSES), np.float32))  # there, never trained
+    imported = import_caffe(write(tmp_path / "fcn.caffemodel", layers, older))
+    assert imported.metadata == {"kind": f"fcn{stride}s", "source": "fcn.caffemodel", "width": 1 / 16, "fc6_kernel": 3,
+                                 "classes": CLASSES}
+    other = Fcn(stride, CLASSES, recipe).eval()
+    load_into(other, tensors_of(imported))
+    assert_same_scores(model, other, image(40))
+
+
+def vgg16_layers(inner_products: bool) -> tuple[dict[str, np.ndarray], list[Layer]]:
+    model = randomised(DeconvNet(Network(width=1 / 16, input=224, batch_norm=False), 2))
+    names = [name for block in convolution_names() for name in block] + ["fc6", "fc7"]
+    state = {name: value for name, value in arrays(model).items() if name.split(".")[0] in names}
+    layers = caffe_layers(state)
+    for item in layers:
+        if item.name in ("fc6", "fc7") and inner_products:
+            item.blobs[0] = item.blobs[0].reshape(len(item.blobs[0]), -1)
+    layers.append(Layer("fc8", [np.zeros((10, 256), np.float32), np.zeros(10, np.float32)]))
+    return state, layers
+
+
+@pytest.mark.parametrize("older", [True, False])
+@pytest.mark.parametrize("inner_products", [True, False])
+def test_vgg16(tmp_path, inner_products, older):
+    state, layers = vgg16_layers(inner_products)
+    imported = import_caffe(write(tmp_path / "vgg.caffemodel", layers, older))
+    assert imported.metadata["kind"] == "vgg16" and imported.metadata["input"] == 224
+    assert imported.tensors.keys() == state.keys()
+    for name, value in state.items():
+        np.testing.assert_array_equal(imported.tensors[name], value)
+
+
+def damage(layers: list[Layer], what: str) -> None:
+    named = {item.name: item for item in layers}
+    if what == "missing":
+        layers.remove(named["deconv3_2"])
+    elif what == "missing fc6":
+        layers.remove(named["fc6"])
+    elif what == "unknown":
+        layers.append(Layer("conv6_1", [FLOATS]))
+    elif what == "misshapen":
+        named["deconv4_3"].blobs[0] = named["deconv4_3"].blobs[0].transpose(1, 0, 2, 3)
+    elif what == "misshapen bias":
+        named["conv2_1"].blobs[1] = named["conv2_1"].blobs[1][..., 1:]
+    elif what == "flat convolution":
+        named["conv3_1"].blobs[0] = named["conv3_1"].blobs[0].reshape(1, 1, 8, -1)
+    elif what == "no bias":
+        del named["fc7"].blobs[1]
+    elif what == "three blobs":
+        named["bn2_2"].blobs.append(FLOATS)
+    elif what == "not finite":
+        named["deconv1_1"].blobs[0] = np.full_like(named["deconv1_1"].blobs[0], np.nan)
+    elif what == "both names":
+        layers.append(Layer("fc6_deconv", named["fc6-deconv"].blobs))
+    elif what == "one class":
+        named["seg-score-voc"].blobs = [named["seg-score-voc"].blobs[0][:1], np.zeros((1, 1, 1, 1), np.float32)]
+    elif what == "far too wide":
+        named["fc6"].blobs[1] = np.zeros((1, 1, 1, 70000), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [("missing", "'deconv3_2' of a deconvnet is missing"), ("missing fc6", "'fc6' is missing"),
+     ("unknown", "'conv6_1'.*not part"), ("misshapen", "'deconv4_3'.*expected 16 x 8 x 3 x 3"),
+     ("misshapen bias", "'conv2_1'.*bias.*expected 4"), ("flat convolution", "'conv3_1'.*weight"),
+     ("no bias", "'fc7'.*1 blobs"), ("three blobs", "'bn2_2'.*3 blobs"), ("not finite", "'deconv1_1'.*not finite"),
+     ("both names", "'fc6-deconv' and 'fc6_deconv'"), ("one class", "'seg-score-voc'.*2 to 255"),
+     ("far too wide", "'fc6' has 70000")],
+)
+def test_every_layer_is_accounted_for(tmp_path, what, expected):
+    layers = caffe_layers(arrays(randomised(DeconvNet(NARROW, CLASSES))))
+    damage(layers, what)
+    with pytest.raises(UserError, match=expected):
+        import_caffe(write(tmp_path / "a.caffemodel", layers))
+
+
+@pytest.fixture(scope="module")
+def whole_file() -> bytes:
+    model = randomised(DeconvNet(Network(width=1 / 64, input=32), CLASSES))
+    return b"".join(caffemodel(caffe_layers(arrays(model))))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_damaged_networks_import_rightly_or_are_refused(tmp_path, whole_file, data):
+    path = tmp_path / "net.caffemodel"
+    path.write_bytes(whole_file)
+    whole = import_caffe(path).tensors
+    content = bytearray(whole_file)
+    if data.draw(st.booleans(), "cut"):
+        del content[data.draw(st.integers(0, len(content) - 1)) :]
+    else:
+        content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path = tmp_path / "damaged.caffemodel"
+    path.write_bytes(content)
+    try:
+        found = import_caffe(path).tensors
+    except UserError as error:
+        assert "\n" not in str(error) and str(path) in str(error)
+        return
+    assert found.keys() == whole.keys()
+    # A flipped bit inside a number cannot be noticed: at most that one number differs (and keeps finite).
+    assert sum(int((found[name] != whole[name]).sum()) for name in whole) <= 1
+    assert all(np.isfinite(value).all() for value in found.values())
+
+
+# Second opinion: OpenCV runs the Caffe network itself ---------------------------------------------------------
+
+
+def convolution(name: str, bottom: str, outputs: int, kernel: int, pad: int = 0, relu: bool = True) -> str:
+    text = (f'layer {{ name: "{name}" type: "Convolution" bottom: "{bottom}" top: "{name}" convolution_param {{ '
+            f"num_output: {outputs} kernel_size: {kernel} pad: {pad} }} }}\n")
+    if relu:
+        text += f'layer {{ name: "relu_{name}" type: "ReLU" bottom: "{name}" top: "{name}" }}\n'
+    return text
+
+
+def upsampling(name: str, bottom: str, stride: int, bias: bool) -> str:
+    return (f'layer {{ name: "{name}" type: "Deconvolution" bottom: "{bottom}" top: "{name}" convolution_param {{ '
+            f"num_output: {CLASSES} kernel_size: {2 * stride} stride: {stride} bias_term: {str(bias).lower()} }} }}\n")
+
+
+def skip(name: str, pool: str, coarse: str, offset: int) -> str:
+    return convolution(name, pool, CLASSES, 1, relu=False) + (
+        f'layer {{ name: "{name}c" type: "Crop" bottom: "{name}" bottom: "{coarse}" top: "{name}c" '
+        f"crop_param {{ axis: 2 offset: {offset} }} }}\n"
+        f'layer {{ name: "fuse_{name}" type: "Eltwise" bottom: "{coarse}" bottom: "{name}c" top: "fuse_{name}" }}\n'
+    )
+
+
+def fcn8s_prototxt(size: int, channels: list[int], fc: int) -> str:
+    """FCN-8s as published: pad 100, crops at 5, 9 and 31; upsampling with biases, as in the CVPR 2015 files."""
+    text = f'input: "data"\ninput_shape {{ dim: 1 dim: 3 dim: {size} dim: {size} }}\n'
+    bottom = "data"
+    for block, (names, outputs) in enumerate(zip(convolution_names(), channels, strict=True), 1):
+        for name in names:
+            text += convolution(name, bottom, outputs, 3, 100 if name == "conv1_1" else 1)
+            bottom = name
+        text += (f'layer {{ name: "pool{block}" type: "Pooling" bottom: "{bottom}" top: "pool{block}" '
+                 "pooling_param { pool: MAX kernel_size: 2 stride: 2 } }\n")
+        bottom = f"pool{block}"
+    text += convolution("fc6", bottom, fc, 7) + convolution("fc7", "fc6", fc, 1)
+    text += convolution("score_fr", "fc7", CLASSES, 1, relu=False) + upsampling("upscore2", "score_fr", 2, True)
+    text += skip("score_pool4", "pool4", "upscore2", 5) + upsampling("upscore_pool4", "fuse_score_pool4", 2, True)
+    text += skip("score_pool3", "pool3", "upscore_pool4", 9) + upsampling("upscore8", "fuse_score_pool3", 8, False)
+    return text + ('layer { name: "score" type: "Crop" bottom: "upscore8" bottom: "data" top: "score" '
+                   "crop_param { axis: 2 offset: 31 } }\n")
+
+
+@pytest.mark.skipif(not hasattr(cv2.dnn, "readNetFromCaffe"), reason="OpenCV 5 has no Caffe importer")
+def test_opencv_runs_the_caffe_fcn_with_the_same_scores(tmp_path):
+    size, recipe = 45, FcnRecipe(width=1 / 16)
+    layers = caffe_layers(arrays(randomised(Fcn(8, CLASSES, recipe))))
+    biases = np.random.default_rng(5).uniform(-1, 1, (2, 1, 1, 1, CLASSES)).astype(np.float32)
+    for item in layers:
+        if item.name in ("upscore2", "upscore_pool4"):
+            item.blobs.append(biases[int(item.name == "upscore2")])
+        if "upscore" in item.name:
+            item.kind = (39, "Deconvolution")
+    (tmp_path / "fcn.prototxt").write_text(fcn8s_prototxt(size, [4, 8, 16, 32, 32], 256))
+    path = write(tmp_path / "fcn.caffemodel", layers, older=False)
+    rgb = image(size)
+    network = cv2.dnn.readNetFromCaffe(str(tmp_path / "fcn.prototxt"), str(path))
+    network.setInput(rgb.numpy()[:, ::-1].copy())  # Caffe's channels are BGR
+    expected = network.forward()
+
+    model = Fcn(8, CLASSES, recipe).eval()
+    load_into(model, tensors_of(import_caffe(path)))
+    with torch.no_grad():
+        found = model(rgb).numpy()
+    assert expected.shape == found.shape == (1, CLASSES, size, size)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+# The command --------------------------------------------------------------------------------------------------
+
+
+def test_command_writes_what_the_project_reads(tmp_path):
+    model = randomised(DeconvNet(NARROW, CLASSES))
+    path = write(tmp_path / "a.caffemodel", folded_layers(model, bn_tops=3))
+    target = tmp_path / "made" / "a.safetensors"
+    assert stage.main([str(path), "--to", str(target)]) == 0
+    tensors, metadata = read_safetensors(target)
+    assert metadata["kind"] == "deconvnet" and metadata["bn"] == "folded"
+    other = DeconvNet(NARROW, CLASSES).eval()
+    load_into(other, tensors)
+    assert_same_scores(model, other, image(32))
+    assert [item.name for item in target.parent.iterdir()] == ["a.safetensors"]
+
+
+def test_command_says_errors_in_one_line(tmp_path, capsys):
+    path = tmp_path / "a.caffemodel"
+    path.write_bytes(small_net(True)[:-10])
+    assert stage.main([str(path), "--to", str(tmp_path / "a.safetensors")]) == 1
+    assert stage.main([str(path), "--to", str(tmp_path / "a.pth")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and "cut short" in lines[0] and ".safetensors" in lines[1]
+    assert not (tmp_path / "a.safetensors").exists()
+
+
+FULL_WIDTH = """
+import json, sys, time
+import resource
+import torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from caffemodel_writer import write_caffemodel
+from test_caffe_import import folded_layers, image, randomised
+from deconvnet.network import DeconvNet
+from deconvnet.recipe import Network
+from deconvnet.weights import load_into, read_safetensors
+torch.set_num_threads(1)
+folder, role = Path(sys.argv[1]), sys.argv[3]
+if role == "write":
+    model = randomised(DeconvNet(Network(), 21))
+    write_caffemodel(folder / "full.caffemodel", folded_layers(model, bn_tops=3))
+else:
+    tensors, metadata = read_safetensors(folder / "full.safetensors")
+    model = DeconvNet(Network(width=metadata["width"], input=metadata["input"]), metadata["classes"]).eval()
+    load_into(model, tensors)
+with torch.no_grad():
+    torch.save(model(image(224)), folder / f"{role}.pt")
+print(json.dumps({"parameters": sum(p.numel() for p in model.parameters()),
+                  "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+"""
+IMPORT = """
+import json, resource, sys, time
+from stages.import_caffe import main
+start = time.monotonic()
+status = main(sys.argv[1:])
+print(json.dumps({"status": status, "seconds": time.monotonic() - start,
+                  "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+"""
+
+
+@pytest.mark.long
+def test_full_width_network_within_8_gb(tmp_path):
+    """252 M parameters: built, written as Caffe would, imported, read back, the same scores to 1e-4."""
+    root = Path(__file__).resolve().parents[1]
+
+    def python(code: str, *arguments: object) -> dict:
+        done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], cwd=root, check=True,
+                              capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(root)})
+        return json.loads(done.stdout.splitlines()[-1])
+
+    written = python(FULL_WIDTH, tmp_path, root / "tests", "write")
+    model = tmp_path / "full.caffemodel"
+    imported = python(IMPORT, model, "--to", tmp_path / "full.safetensors")
+    loaded = python(FULL_WIDTH, tmp_path, root / "tests", "load")
+    print(f"\nfile {model.stat().st_size / 1e9:.2f} GB; written {written}; imported {imported}; loaded {loaded}")
+    assert written["parameters"] > 251e6
+    expected, found = (torch.load(tmp_path / f"{role}.pt", weights_only=True) for role in ("write", "load"))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    assert max(written["peak"], imported["peak"], loaded["peak"]) < 8e9
+    assert imported["status"] == 0 and imported["seconds"] < 60
+    assert imported["peak"] < 2 * model.stat().st_size + 0.7e9  # 0.7 GB: torch itself
