@@ -239,29 +239,35 @@ def test_pool_names_the_job_that_failed() -> None:
         CrfPool(MILD, workers=0)
 
 
-ENDLESS = """
-import itertools
+INTERRUPTED = """
+import time
 import numpy as np
 from crf.dense import CrfParameters
 from crf.pool import CrfPool
 
+def jobs():
+    for number in range(8):
+        yield str(number), np.zeros((60, 60, 3), np.uint8), np.full((2, 60, 60), 0.5, np.float32)
+    time.sleep(2)  # the workers run dry and wait
+    print("waiting", flush=True)
+    time.sleep(60)
+
 if __name__ == "__main__":
-    image, probabilities = np.zeros((60, 60, 3), np.uint8), np.full((2, 60, 60), 0.5, np.float32)
     with CrfPool(CrfParameters(), workers=2) as pool:
         try:
-            for key, _ in pool.map((str(n), image, probabilities) for n in itertools.count()):
-                print(key, flush=True)
+            for key, _ in pool.map(jobs()):
+                pass
         except KeyboardInterrupt:
             raise SystemExit(130)
 """
 
 
 def test_interrupt_ends_the_pool_cleanly(tmp_path: Path) -> None:
-    script = tmp_path / "endless.py"
-    script.write_text(ENDLESS)
+    script = tmp_path / "interrupted.py"
+    script.write_text(INTERRUPTED)
     process = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                                start_new_session=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert process.stdout.readline() == "0\n"
+    assert process.stdout.readline() == "waiting\n"
     start = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the parent and the workers alike
     _, errors = process.communicate(timeout=60)
