@@ -43,9 +43,7 @@ def initialise(
     each output of a stride 1 transposed convolution sees in_channels * kernel^2 inputs too. Biases get 0, BN scale
     1 and shift bn_shift, statistics 0 and 1. An Fcn's score and upsampling layers keep their own rule.
     """
-    for name, module in model.named_modules():
-        if isinstance(model, Fcn) and name.startswith(("score", "upscore")):
-            continue
+    for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             std = deconv_std if isinstance(module, nn.ConvTranspose2d) else conv_std
             std = std or math.sqrt(2 / (module.in_channels * math.prod(module.kernel_size)))
