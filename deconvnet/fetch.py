@@ -148,20 +148,21 @@ def download(remote: Remote, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     fruitless = 0
+    furthest = part.stat().st_size if part.is_file() else 0
     # Refused connections and busy servers are retried in here, transfers cut in the middle by the loop below.
     retry = Retry(total=3, backoff_factor=PAUSE / 2, status_forcelist=(429, 500, 502, 503, 504))
     with requests.Session() as session:
         session.mount("http://", HTTPAdapter(max_retries=retry))
         session.mount("https://", HTTPAdapter(max_retries=retry))
         while True:
-            before = part.stat().st_size if part.is_file() else 0
             try:
                 if _transfer(session, remote, part):
                     break
                 raise requests.ConnectionError("the transfer was cut")
             except requests.RequestException as error:
                 after = part.stat().st_size if part.is_file() else 0
-                fruitless = fruitless + 1 if after <= before else 0
+                fruitless = fruitless + 1 if after <= furthest else 0
+                furthest = max(furthest, after)
                 unreachable = isinstance(error, requests.ConnectionError) and not after
                 if fruitless == FRUITLESS or unreachable or not isinstance(error, _PASSING):
                     kept = f"; the {after:,} bytes so far are kept in {part}" if after else ""
