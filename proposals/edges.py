@@ -5,7 +5,9 @@ file, and a colour gradient that needs nothing. Orientation and thinning are our
 only on the structured-forest object.
 """
 
+import gzip
 import hashlib
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,10 +18,11 @@ from scipy.ndimage import map_coordinates
 
 from deconvnet.errors import UsageError, UserError
 
-SCALES = (2.0, 4.0)  # px, Gaussian; compared on training images, see experiments/proposal_recall.py
-FULL_STRENGTH = 50.0  # the colour step (Lab units) that counts as strength 1
+SCALES = (3.0, 6.0)  # px, Gaussian; chosen, as is FULL_STRENGTH, on training images: see experiments/proposal_recall.py
+FULL_STRENGTH = 100.0  # the colour step (Lab units) that counts as strength 1
 RIDGE_SMOOTHING = 2.0  # px, Gaussian, before a ridge's orientation is measured
 THINNING_RADIUS = 2  # px to either side, EdgeBoxes' own setting
+FOREST_PARTS = ("childs", "featureIds", "thresholds", "edgeBoundaries", "edgeBins")
 SMALLEST_FOREST_SIDE = 32  # smaller images are padded: the forest looks at 32x32 patches
 
 
@@ -57,12 +60,10 @@ class GradientDetector:
 class StructuredDetector:
     """OpenCV's structured forest with the model in a file (.yml or .yml.gz)."""
 
-    def __init__(self, model: Path | str) -> None:
-        self.name = f"structured:{_check_model(Path(model))}"
-        try:
-            self._forest = cv2.ximgproc.createStructuredEdgeDetection(str(model))
-        except cv2.error as error:
-            raise UserError(f"{model}: not a structured-forest model: {error.err}") from None
+    def __init__(self, model: Path) -> None:
+        _check_model(model)
+        self.name = f"structured:{hashlib.sha256(model.read_bytes()).hexdigest()[:12]}"
+        self._forest = cv2.ximgproc.createStructuredEdgeDetection(str(model))
 
     def __call__(self, image: np.ndarray) -> EdgeMap:
         height, width = image.shape[:2]
@@ -83,7 +84,7 @@ def make_detector(kind: str, model: Path | None) -> EdgeDetector:
     if model is None:
         raise UsageError("proposals.edges=structured needs the structured-forest model file (model.yml.gz); "
                          "give its path, or set proposals.edges=gradient")
-    return StructuredDetector(model)
+    return StructuredDetector(Path(model))
 
 
 def colour_steps(lab: np.ndarray, sigma: float) -> np.ndarray:
@@ -98,15 +99,17 @@ def colour_steps(lab: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def ridge_orientation(strength: np.ndarray) -> np.ndarray:
-    """Angle of the normal of the ridges in `strength`, as in EdgeMap: where the surface bends down the most.
+    """Angle of the normal of the ridges in `strength`, as in EdgeMap: the direction in which the surface bends most.
 
-    That is the eigenvector of the Hessian's smaller eigenvalue.
+    That is the eigenvector of the Hessian's eigenvalue of larger magnitude: on the crest the surface bends down
+    across the ridge, on the flanks up.
     """
     smooth = cv2.GaussianBlur(strength, (0, 0), RIDGE_SMOOTHING, borderType=cv2.BORDER_REPLICATE)
     xx = cv2.Sobel(smooth, cv2.CV_32F, 2, 0, borderType=cv2.BORDER_REPLICATE)
     xy = cv2.Sobel(smooth, cv2.CV_32F, 1, 1, borderType=cv2.BORDER_REPLICATE)
     yy = cv2.Sobel(smooth, cv2.CV_32F, 0, 2, borderType=cv2.BORDER_REPLICATE)
-    return np.mod(0.5 * np.arctan2(-2 * xy, yy - xx), np.pi).astype(np.float32)
+    bend = np.where(xx + yy > 0, np.float32(1), np.float32(-1))
+    return np.mod(0.5 * np.arctan2(bend * 2 * xy, bend * (xx - yy)), np.pi).astype(np.float32)
 
 
 def thinned_edges(strength: np.ndarray, orientation: np.ndarray) -> EdgeMap:
@@ -120,9 +123,49 @@ def thinned_edges(strength: np.ndarray, orientation: np.ndarray) -> EdgeMap:
     return EdgeMap(np.where(strength >= strongest, strength, 0).astype(np.float32), orientation)
 
 
-def _check_model(path: Path) -> str:
-    """The first 12 digits of the SHA-256 of a model file. Raises UserError where OpenCV would crash or read rubbish."""
+def _check_model(path: Path) -> None:
+    """Raises UserError for a file that is no structured forest, or only a part of one.
+
+    OpenCV's loader believes whatever it reads: a file that lacks a part of the forest kills the process.
+    """
     if not path.is_file():
         raise UsageError(f"{path}: no such structured-forest model file")
-    data = path.read_bytes()
-    return hashlib.sha256(data).hexdigest()[:12]
+    wanted = "expected a structured-forest model (OpenCV's model.yml.gz); fetch it again"
+    try:
+        if path.suffix == ".gz":
+            _read_to_the_end(path)
+        storage = cv2.FileStorage()
+        problem = _missing_part(storage) if storage.open(str(path), cv2.FILE_STORAGE_READ) else "cannot be opened"
+    except (cv2.error, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        reason = " ".join((getattr(error, "err", None) or str(error)).split())
+        raise UserError(f"{path}: cannot be read ({reason}); {wanted}") from None
+    if problem:
+        raise UserError(f"{path}: {problem}; {wanted}")
+
+
+def _read_to_the_end(path: Path) -> None:
+    """Checks the length and sum at the end of a .gz file: OpenCV reads one that is cut as far as it goes."""
+    with gzip.open(path) as stream:
+        while stream.read(1 << 20):
+            pass
+
+
+def _missing_part(storage: cv2.FileStorage) -> str:
+    """What a forest in `storage` lacks, or ""."""
+    options = storage.getNode("options")
+    trees = options.getNode("numberOfTrees") if options.isMap() else options
+    if not trees.isInt() or trees.real() < 1:
+        return "options.numberOfTrees is missing"
+    parts = {}
+    for name in FOREST_PARTS:
+        node = storage.getNode(name)
+        parts[name] = [node.at(index) for index in range(node.size())] if node.isSeq() else []
+    sizes = {name: sum(row.size() for row in rows) for name, rows in parts.items()}
+    nodes = sizes["childs"]
+    if nodes == 0 or nodes % int(trees.real()):
+        return f"{nodes} childs do not fit {int(trees.real())} trees"
+    if sizes["featureIds"] != nodes or sizes["thresholds"] != nodes or sizes["edgeBoundaries"] <= nodes:
+        return f"the sizes do not fit together: {sizes}"
+    last_row = parts["edgeBoundaries"][-1]
+    bins = int(last_row.at(last_row.size() - 1).real())
+    return "" if sizes["edgeBins"] == bins else f"{sizes['edgeBins']} edgeBins instead of {bins}"

@@ -1,0 +1,116 @@
+"""Recall of object proposals: which share of the objects has a box that overlaps it enough.
+
+The gradient detector's scales and strength were chosen on 150 images of train.txt with their annotation boxes, none
+of them in instances.txt, where recall is reported.
+"""
+
+import argparse
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from deconvnet.errors import UsageError
+from deconvnet.files import write_json
+from deconvnet.recipe import VOC_CLASSES, Recipe
+from deconvnet.voc import VocFolder
+from proposals.edge_boxes import propose
+from proposals.edges import EdgeDetector, make_detector
+from stages.cli import make_parser, run_command
+
+OVERLAPS = (0.5, 0.7)
+
+
+def best_overlaps(objects: np.ndarray, boxes: np.ndarray, counts: list[int]) -> np.ndarray:
+    """The best IoU of each object (int O x 4) among the first `count` boxes (int N x 4): O x len(counts)."""
+    top_left = np.maximum(objects[:, None, :2], boxes[None, :, :2])
+    bottom_right = np.minimum(objects[:, None, 2:], boxes[None, :, 2:])
+    common = np.clip(bottom_right - top_left, 0, None).astype(np.int64).prod(2)
+    object_areas = (objects[:, 2:] - objects[:, :2]).astype(np.int64).prod(1)
+    box_areas = (boxes[:, 2:] - boxes[:, :2]).astype(np.int64).prod(1)
+    overlaps = common / (object_areas[:, None] + box_areas[None] - common)
+    return np.stack([overlaps[:, :count].max(1, initial=0.0) for count in counts], 1)
+
+
+def measure_recall(folder: VocFolder, split: str, detector: EdgeDetector, counts: list[int],
+                   recipe: Recipe) -> tuple[int, dict[str, list[float]]]:
+    """Number of objects, and recall for each count, by IoU."""
+    settings, best = recipe.proposals, []
+    for image_id in tqdm(folder.image_ids(split), unit="image"):
+        boxes, _ = propose(detector(folder.read_image(image_id)), max(counts), settings.alpha, settings.beta,
+                           settings.eta, settings.min_score)
+        objects = [item.box for item in folder.objects(image_id)]
+        best.append(best_overlaps(np.array(objects, np.int32).reshape(-1, 4), boxes, counts))
+    found = np.concatenate(best)
+    if len(found) == 0:
+        raise UsageError(f"{split}: its images have no object; recall needs some")
+    return len(found), {str(overlap): (found >= overlap).mean(0).tolist() for overlap in OVERLAPS}
+
+
+def git_commit() -> str:
+    """The commit of this code, with -dirty when files that git knows have changed since."""
+    root = Path(__file__).resolve().parents[1]
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown: not a git checkout"
+
+
+def parse_counts(text: str) -> list[int]:
+    """Numbers of boxes from "10,50"."""
+    try:
+        counts = [int(part) for part in text.split(",")]
+    except ValueError:
+        counts = []
+    if not counts or min(counts) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers of boxes above 0, such as 10,50,200")
+    return counts
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Measures, prints the table and writes the JSON file."""
+    folder = VocFolder(options.voc_root, VOC_CLASSES)
+    detector = make_detector("auto", options.edge_model)
+    objects, recall = measure_recall(folder, options.split, detector, options.boxes, Recipe())
+    images = len(folder.image_ids(options.split))
+    print(f"{detector.name}, {options.split}: {objects} objects in {images} images")
+    print("boxes     " + "".join(f"{count:>8}" for count in options.boxes))
+    for overlap, values in recall.items():
+        print(f"IoU {overlap}   " + "".join(f"{value:8.3f}" for value in values))
+    if options.out:
+        write_json(options.out, {
+            "command": "python -m experiments.proposal_recall --voc-root VOC --split "
+                       f"{options.split} --boxes {','.join(map(str, options.boxes))}",
+            "commit": git_commit(),
+            "data": {"split": options.split, "images": images, "objects": objects,
+                     "list": folder.fingerprint(options.split)},
+            "edge_detector": detector.name,
+            "opencv": cv2.__version__,
+            "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+            "seed": "none: nothing is random",
+            "note": "scales and strength of the gradient detector were chosen on 150 images of train.txt with their "
+                    "annotation boxes, none of them in instances.txt",
+            "boxes": options.boxes,
+            "recall": recall,
+        })
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = make_parser("experiments.proposal_recall", __doc__.splitlines()[0],
+                         "python -m experiments.proposal_recall --voc-root VOCdevkit/VOC2012 --split instances")
+    parser.add_argument("--voc-root", type=Path, required=True, help="VOC-layout folder")
+    parser.add_argument("--split", default="val", help="list in ImageSets/Segmentation (default: val)")
+    parser.add_argument("--boxes", type=parse_counts, default=[10, 50, 200, 1000, 2000],
+                        help="numbers of boxes (default: 10,50,200,1000,2000)")
+    parser.add_argument("--edge-model", type=Path, help="structured-forest model; without it, the gradient detector")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    return run_command(parser, measure, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
