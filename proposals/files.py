@@ -28,6 +28,7 @@ FORMAT_VERSION = 1
 ENCODED = h5py.vlen_dtype(np.uint8)
 ROW_FIELDS = tuple(field.name for field in fields(WindowRows))
 CROPS = ("picture", "labels")
+JSON_ATTRIBUTES = ("classes", "recipe", "shaped_by")
 
 
 def write_rows(path: Path, image_ids: list[str], parts: Iterable[Arrays], attributes: dict[str, Any]) -> None:
@@ -46,7 +47,7 @@ def write_rows(path: Path, image_ids: list[str], parts: Iterable[Arrays], attrib
         file["first"] = np.array(first, np.int64)
         file.attrs["format_version"] = FORMAT_VERSION
         for name, value in attributes.items():
-            file.attrs[name] = value if isinstance(value, str | int) else json.dumps(value)
+            file.attrs[name] = json.dumps(value) if name in JSON_ATTRIBUTES else value
 
 
 def _append(file: h5py.File, arrays: Arrays) -> int:
@@ -54,17 +55,18 @@ def _append(file: h5py.File, arrays: Arrays) -> int:
     for name in CROPS:
         if name in arrays:
             ends = np.cumsum(arrays[f"{name}_length"])
-            encoded = np.empty(len(ends), object)
-            encoded[:] = np.split(arrays[name], ends[:-1]) if len(ends) else []
-            rows[name] = encoded
+            rows[name] = np.split(arrays[name], ends[:-1]) if len(ends) else []
     for name, array in rows.items():
         if name not in file:
-            shape, kind = (0, *array.shape[1:]), ENCODED if name in CROPS else array.dtype
-            file.create_dataset(name, shape, kind, maxshape=(None, *shape[1:]), chunks=True)
-        data = file[name]
-        data.resize(len(data) + len(array), axis=0)
-        if len(array):
-            data[len(data) - len(array) :] = array
+            kind, shape = (ENCODED, ()) if name in CROPS else (array.dtype, array.shape[1:])
+            file.create_dataset(name, (0, *shape), kind, maxshape=(None, *shape), chunks=True)
+        data, before = file[name], len(file[name])
+        data.resize(before + len(array), axis=0)
+        if name in CROPS:  # one by one: h5py takes equally long byte strings for a matrix
+            for index, encoded in enumerate(array):
+                data[before + index] = encoded
+        elif len(array):
+            data[before:] = array
     return len(next(iter(rows.values())))
 
 
@@ -104,6 +106,7 @@ def read_rows(path: Path, kind: str, fingerprint: str | None = None) -> Rows:
     """
     with opened(path) as file:
         attributes = dict(file.attrs)
+        attributes |= {name: json.loads(attributes[name]) for name in JSON_ATTRIBUTES if name in attributes}
         if attributes.get("format") != kind:
             raise UserError(f"{path}: not a {kind} file of this project (format {attributes.get('format')!r})")
         if attributes.get("format_version") != FORMAT_VERSION:

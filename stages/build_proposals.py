@@ -89,7 +89,7 @@ def build_proposals(run: RunFolder, split: str, model: Path | None, workers: int
     """Writes run/proposals/SPLIT.h5, unless it is there whole."""
     voc = run.voc()
     work = ProposalWork(voc, run.recipe, model)
-    shaped_by = {"edges": work.detector.name, **_keys(run.recipe, "proposals.")}
+    shaped_by = {"edges": work.detector.name, **run.recipe_keys("proposals.")}
     attributes = {"format": "proposals", "edges": work.detector.name, "opencv": cv2.__version__}
     log.info("edge detector: %s", work.detector.name)
     _build(run, run.proposals(split), split, work, attributes, shaped_by, workers, on_error)
@@ -100,9 +100,9 @@ def build_windows(run: RunFolder, split: str, stage: int, materialize: bool, wor
     voc = run.voc()
     proposals = read_rows(run.proposals(split), "proposals", voc.fingerprint(split)) if stage == 2 else None
     work = WindowWork(voc, run.recipe, stage, materialize, proposals)
-    shaped_by = {"stage": stage, "materialize": materialize, **_keys(run.recipe, "windows.", "data.least_object_pixels")}
+    shaped_by = {"stage": stage, "materialize": materialize, **run.recipe_keys("windows.", "data.least_object_pixels")}
     if proposals:
-        shaped_by |= json.loads(proposals.attributes["shaped_by"])
+        shaped_by |= proposals.attributes["shaped_by"]
     attributes = {"format": "windows", "stage": stage}
     ids = proposals.image_ids if proposals else None  # an image that was left out there is left out here
     _build(run, run.windows(stage, split), split, work, attributes, shaped_by, workers, on_error, ids)
@@ -115,7 +115,7 @@ def _build(run: RunFolder, path: Path, split: str, work, attributes: dict, shape
     kind = attributes["format"]
     if path.exists():
         existing = read_rows(path, kind, fingerprint)
-        made_by = json.loads(existing.attributes["shaped_by"])
+        made_by = existing.attributes["shaped_by"]
         if made_by != shaped_by:
             differs = next(name for name in {**made_by, **shaped_by} if made_by.get(name) != shaped_by.get(name))
             raise UsageError(f"{path}: was made with {differs} = {made_by.get(differs)!r}, not {shaped_by.get(differs)!r}; "
@@ -135,10 +135,6 @@ def _build(run: RunFolder, path: Path, split: str, work, attributes: dict, shape
     if kind == "windows":
         counts = np.bincount(written.columns["class_index"], minlength=len(voc.classes))
         log.info("windows by class: %s", ", ".join(f"{name} {count}" for name, count in zip(voc.classes, counts) if count))
-
-
-def _keys(recipe: Recipe, *prefixes: str) -> dict:
-    return {name: value for name, value in recipe_to_dict(recipe).items() if name.startswith(prefixes)}
 
 
 def main(options: argparse.Namespace) -> None:

@@ -35,6 +35,10 @@ class RunFolder:
         """The run's data set."""
         return VocFolder(self.voc_root, self.recipe.data.classes)
 
+    def recipe_keys(self, *prefixes: str) -> dict[str, object]:
+        """The recipe's values whose dotted names begin with one of the prefixes."""
+        return {name: value for name, value in recipe_to_dict(self.recipe).items() if name.startswith(prefixes)}
+
     def proposals(self, split: str) -> Path:
         return self.root / "proposals" / f"{split}.h5"
 
@@ -46,8 +50,8 @@ class RunFolder:
         return self.root / name
 
     def network(self, name: str) -> Path:
-        """The final weights, BN statistics included; name: deconvnet or fcn8s."""
-        return self.root / f"{name}.safetensors"
+        """A training's final weights, BN statistics included."""
+        return self.training(name) / "network.safetensors"
 
     def scores(self, split: str, name: str) -> Path:
         return self.root / "scores" / split / name

@@ -1,0 +1,67 @@
+"""The networks of a run by name: made from a recipe, saved to and loaded from one safetensors file.
+
+The file's metadata say what network it is (kind, width, input or fc6_kernel, classes), so that a file which does not
+fit a recipe is refused by name; and whether BN statistics were measured (bn).
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from deconvnet.errors import UserError
+from deconvnet.fcn import Fcn
+from deconvnet.network import DeconvNet
+from deconvnet.recipe import Recipe
+from deconvnet.weights import COUNTER, initialise, load_into, read_safetensors, save_safetensors
+
+log = logging.getLogger(__name__)
+
+KINDS = ("deconvnet", "fcn32s", "fcn16s", "fcn8s")
+
+
+def make_network(kind: str, recipe: Recipe) -> nn.Module:
+    """A network with weights drawn from the recipe's seed. kind: one of KINDS."""
+    classes = len(recipe.data.classes)
+    if kind == "deconvnet":
+        model: nn.Module = DeconvNet(recipe.network, classes)
+    else:
+        model = Fcn(int(kind.removeprefix("fcn").removesuffix("s")), classes, recipe.fcn)
+    network = recipe.network
+    generator = torch.Generator().manual_seed(recipe.seed)
+    shift = network.bn_shift if kind == "deconvnet" else 0.0
+    initialise(model, network.conv_std, network.deconv_std, generator, shift)
+    return model
+
+
+def description(kind: str, recipe: Recipe) -> dict[str, Any]:
+    """What tells networks of a kind apart; the metadata of its file."""
+    own = ({"width": recipe.network.width, "input": recipe.network.input, "unpooling": recipe.network.unpooling}
+           if kind == "deconvnet" else {"width": recipe.fcn.width, "fc6_kernel": recipe.fcn.fc6_kernel})
+    return {"kind": kind, "classes": len(recipe.data.classes), **own}
+
+
+def save_network(model: nn.Module, path: Path, kind: str, recipe: Recipe, bn: str, origin: dict[str, Any]) -> None:
+    """Writes a network's file. bn: 'measured', 'unmeasured' (or 'none' for a network without BN)."""
+    save_safetensors(model, path, description(kind, recipe) | {"bn": bn, "origin": origin})
+
+
+def load_network(path: Path, kind: str, recipe: Recipe) -> nn.Module:
+    """A network in evaluation mode, from a file of this project or one that stages.import_caffe wrote.
+
+    Raises UserError when the file is not a network's, or not of this recipe's network (naming the difference).
+    """
+    tensors, metadata = read_safetensors(path)
+    if "kind" not in metadata:
+        raise UserError(f"{path}: not a network's file of this project; stages.train and stages.import_caffe write them")
+    for name, here in description(kind, recipe).items():
+        if name in metadata and metadata[name] != here:
+            raise UserError(f"{path}: a network with {name} = {metadata[name]!r}; the recipe has {here!r}")
+    if metadata.get("bn") == "unmeasured":
+        raise UserError(f"{path}: its BN statistics were never measured; `python -m stages.bn_statistics --weights {path}` "
+                        "does it")
+    model = make_network(kind, recipe)
+    load_into(model, {name: tensor for name, tensor in tensors.items() if not name.endswith(COUNTER)}, source=str(path))
+    return model.eval()

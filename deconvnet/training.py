@@ -1,0 +1,280 @@
+"""The training loop, the same for DeconvNet's two stages and for FCN."""
+
+import contextlib
+import csv
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from deconvnet.checkpoint import load_checkpoint, save_checkpoint
+from deconvnet.crops import ImageCanvases, WindowCrops, load, network_input
+from deconvnet.errors import UserError
+from deconvnet.metrics import ConfusionMatrix
+from deconvnet.progress import progress
+from deconvnet.recipe import Recipe, Runtime, Solver
+from deconvnet.solver import Descent
+from deconvnet.voc import VOID
+
+log = logging.getLogger(__name__)
+
+LOG_EVERY = 20  # iterations between lines of log.csv
+COLUMNS = ("iteration", "rate", "loss", "pixel_accuracy", "validation_loss", "validation_accuracy", "validation_mean_iou",
+           "images_per_second")
+
+
+@dataclass
+class Examples:
+    """Where a training's examples come from."""
+
+    training: WindowCrops | ImageCanvases
+    validation: WindowCrops | ImageCanvases
+    order: Callable[[int, int], Iterator[tuple[int, int]]]  # positions start .. stop - 1 with their rows
+    validation_rows: np.ndarray
+
+
+@dataclass
+class Plan:
+    """How long, how much at a time, and how often to look."""
+
+    name: str
+    stage: int  # whose solver.lr_step applies
+    iterations: int
+    batch: int
+    micro_batch: int
+    validate_every: int
+    checkpoint_every: int
+    workers: int
+
+
+class Training:
+    """One training in one folder: last.pt, best.pt, log.csv, TensorBoard events."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe, solver: Solver, plan: Plan, examples: Examples, folder: Path,
+                 device: torch.device) -> None:
+        """model: on `device`, in the state to start from."""
+        self.model, self.recipe, self.plan, self.examples = model, recipe, plan, examples
+        self.folder, self.device = folder, device
+        self.accumulation = plan.batch // plan.micro_batch
+        self.descent = Descent(model, solver, self.accumulation, plan.stage)
+        self.forward = torch.compile(model) if recipe.runtime.compile else model
+        self.iteration = 0
+        self.best = -1.0
+        self.warned = False
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "last.pt"
+
+    def resume(self) -> None:
+        """Goes on from last.pt as if never stopped. Raises UserError for a checkpoint that is not this training's."""
+        content = load_checkpoint(self.last, self.recipe, self.device)
+        if content["training"] != self.plan.name:
+            raise UserError(f"{self.last}: a checkpoint of {content['training']}; expected one of {self.plan.name}")
+        self.model.load_state_dict(content["model"])
+        self.descent.load_state(content["descent"])
+        self.iteration, self.best = content["iteration"], content["best"]
+        torch.set_rng_state(content["random"].cpu())
+        if "random_cuda" in content and self.device.type == "cuda":
+            torch.cuda.set_rng_state(content["random_cuda"].cpu(), self.device)
+        log.info("%s: goes on at iteration %d", self.plan.name, self.iteration)
+
+    def run(self) -> None:
+        """Trains up to plan.iterations. Raises UserError when the loss is not finite; last.pt is then still good."""
+        plan = self.plan
+        if self.iteration >= plan.iterations:
+            log.info("%s: all %d iterations are done", plan.name, plan.iterations)
+            return
+        batches = load(self.examples.training, self.examples.order(self.iteration * plan.batch, plan.iterations * plan.batch),
+                       plan.micro_batch, plan.workers)
+        self.model.train()
+        rows = _LogFile(self.folder / "log.csv", self.iteration)
+        board = SummaryWriter(str(self.folder), purge_step=self.iteration)
+        since = _Running()
+        with contextlib.closing(board), progress(total=plan.iterations, initial=self.iteration, desc=plan.name,
+                                                 unit="iteration") as bar:
+            source = iter(batches)
+            while self.iteration < plan.iterations:
+                loss, accuracy = self._iterate(source)
+                self.iteration += 1
+                since.add(loss, accuracy, plan.batch)
+                bar.update()
+                bar.set_postfix(loss=f"{since.loss:.3f}", acc=f"{since.accuracy:.3f}", img_s=f"{since.speed:.0f}",
+                                refresh=False)
+                validated = {}
+                if self.iteration % plan.validate_every == 0 or self.iteration == plan.iterations:
+                    validated = self._validate()
+                if validated or self.iteration % LOG_EVERY == 0:
+                    line = {"iteration": self.iteration, "rate": self.descent.rate, "loss": since.loss,
+                            "pixel_accuracy": since.accuracy, "images_per_second": since.speed, **validated}
+                    rows.add(line)
+                    for name, value in line.items():
+                        board.add_scalar(name, value, self.iteration)
+                    since = _Running()
+                if self.iteration % plan.checkpoint_every == 0 or self.iteration == plan.iterations:
+                    self._save(self.last)
+
+    def _iterate(self, source: Iterator) -> tuple[float, float]:
+        """One iteration of accumulated passes: its mean loss and pixel accuracy."""
+        losses, right, counted, seen = 0.0, 0, 0, []
+        for _ in range(self.accumulation):
+            pictures, labels, rows = next(source)
+            seen.append(rows)
+            pictures, labels = to_device(pictures, labels, self.recipe.runtime, self.device)
+            with autocast(self.recipe.runtime, self.device):
+                scores = self.forward(pictures)
+            loss = pixel_loss(scores, labels)
+            (loss / self.accumulation).backward()
+            losses = losses + loss.detach() / self.accumulation
+            valid = labels != VOID
+            right = right + ((scores.argmax(1) == labels) & valid).sum()
+            counted = counted + valid.sum()
+        losses = float(losses)
+        if not math.isfinite(losses):
+            windows = " ".join(self.examples.training.window_id(int(row)) for row in torch.cat(seen))
+            good = f"{self.last} is the last good checkpoint" if self.last.is_file() else "no checkpoint was written yet"
+            raise UserError(f"the loss is {losses} at iteration {self.iteration + 1} of {self.plan.name}: {good}; try a "
+                            f"smaller learning rate (now {self.descent.rate:g}). The windows of this batch: {windows}")
+        self.descent.step()
+        return losses, float(right) / max(float(counted), 1.0)
+
+    def _validate(self) -> dict[str, float]:
+        found = validate(self.model, self.examples.validation, self.examples.validation_rows, self.plan.micro_batch,
+                         self.plan.workers, self.recipe, self.device)
+        accuracy = found["validation_accuracy"]
+        log.info("%s %d: validation loss %.3f, pixel accuracy %.4f, mean IoU %.4f, rate %g", self.plan.name, self.iteration,
+                 found["validation_loss"], accuracy, found["validation_mean_iou"], self.descent.rate)
+        if found.pop("predicted_objects") == 0:
+            log.warning("!!! %s PREDICTS NOTHING BUT BACKGROUND on all validation windows at iteration %d. That is normal "
+                        "for a while at the start only; else look at the learning rate, the labels and the class list.",
+                        self.plan.name, self.iteration)
+        self.descent.validated(accuracy)
+        if accuracy > self.best:
+            self.best = accuracy
+            self._save(self.folder / "best.pt")
+        return found
+
+    def _save(self, path: Path) -> None:
+        content = {
+            "training": self.plan.name,
+            "iteration": self.iteration,
+            "position": self.iteration * self.plan.batch,
+            "best": self.best,
+            "model": self.model.state_dict(),
+            "descent": self.descent.state(),
+            "random": torch.get_rng_state(),
+        }
+        if self.device.type == "cuda":
+            content["random_cuda"] = torch.cuda.get_rng_state(self.device)
+        save_checkpoint(path, self.recipe, content)
+
+
+def pixel_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    """Softmax cross entropy, mean over the pixels that are not void; 0 where all are.
+
+    scores: N x C x H x W; labels: int64 N x H x W.
+    """
+    total = F.cross_entropy(scores.float(), labels, ignore_index=VOID, reduction="sum")
+    return total / (labels != VOID).sum().clamp(min=1)
+
+
+def to_device(pictures: Tensor, labels: Tensor, runtime: Runtime, device: torch.device) -> tuple[Tensor, Tensor]:
+    """A loaded batch as network input (float32) and labels (int64) on the device."""
+    layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
+    pictures = network_input(pictures.to(device, non_blocking=True)).contiguous(memory_format=layout)
+    return pictures, labels.to(device, non_blocking=True).long()
+
+
+def autocast(runtime: Runtime, device: torch.device) -> torch.autocast:
+    """bf16 autocast where the recipe asks for it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=runtime.precision == "bf16")
+
+
+def prepare(model: nn.Module, runtime: Runtime, device: torch.device) -> nn.Module:
+    """Moves a network to the device, in the recipe's memory layout and matrix precision."""
+    tf32 = runtime.precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+    return model.to(device, memory_format=torch.channels_last if runtime.channels_last else torch.preserve_format)
+
+
+@torch.no_grad()
+def validate(model: nn.Module, examples: WindowCrops | ImageCanvases, rows: np.ndarray, batch: int, workers: int,
+             recipe: Recipe, device: torch.device) -> dict[str, float]:
+    """Loss, pixel accuracy and mean IoU on validation examples, with BN's running statistics."""
+    was_training = model.training
+    model.eval()
+    classes = len(recipe.data.classes)
+    counts = torch.zeros(classes * classes, dtype=torch.int64, device=device)
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    pixels = torch.zeros((), dtype=torch.int64, device=device)
+    for pictures, labels, _ in load(examples, [(0, int(row)) for row in rows], batch, workers):
+        pictures, labels = to_device(pictures, labels, recipe.runtime, device)
+        with autocast(recipe.runtime, device):
+            scores = model(pictures)
+        valid = labels != VOID
+        loss += pixel_loss(scores, labels).double() * valid.sum()
+        pixels += valid.sum()
+        pairs = labels[valid] * classes + scores.argmax(1)[valid]
+        counts += torch.bincount(pairs, minlength=classes * classes)
+    model.train(was_training)
+    matrix = ConfusionMatrix(recipe.data.classes)
+    matrix.counts += counts.reshape(classes, classes).cpu().numpy()
+    return {
+        "validation_loss": float(loss / pixels.clamp(min=1)),
+        "validation_accuracy": matrix.pixel_accuracy(),
+        "validation_mean_iou": matrix.mean_iou(),
+        "predicted_objects": int(matrix.counts[:, 1:].sum()),
+    }
+
+
+class _Running:
+    """Means since the last line of the log."""
+
+    def __init__(self) -> None:
+        self.losses, self.accuracies, self.images, self.started = [], [], 0, time.perf_counter()
+
+    def add(self, loss: float, accuracy: float, images: int) -> None:
+        self.losses.append(loss)
+        self.accuracies.append(accuracy)
+        self.images += images
+
+    @property
+    def loss(self) -> float:
+        return float(np.mean(self.losses))
+
+    @property
+    def accuracy(self) -> float:
+        return float(np.mean(self.accuracies))
+
+    @property
+    def speed(self) -> float:
+        return self.images / (time.perf_counter() - self.started)
+
+
+class _LogFile:
+    """log.csv; when a training goes on at an iteration, the lines behind it are dropped first."""
+
+    def __init__(self, path: Path, iteration: int) -> None:
+        kept = []
+        if path.is_file() and iteration:
+            with path.open(newline="") as file:
+                kept = [row for row in csv.DictReader(file) if int(row["iteration"]) <= iteration]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(kept)
+
+    def add(self, row: dict[str, float]) -> None:
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, COLUMNS).writerow(row)

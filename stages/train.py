@@ -1,0 +1,204 @@
+"""`python -m stages.train`: stage 1, stage 2, or FCN, from the windows or images of a run to its final weights."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from deconvnet.bn_statistics import measure_bn_statistics
+from deconvnet.checkpoint import load_checkpoint
+from deconvnet.crops import ImageCanvases, WindowCrops, load, positions
+from deconvnet.errors import UsageError, UserError
+from deconvnet.fcn import fcn_from_shallower
+from deconvnet.networks import make_network, save_network
+from deconvnet.recipe import Solver
+from deconvnet.training import Examples, Plan, Training, prepare
+from deconvnet.weights import start_from_vgg16
+from proposals.files import read_rows
+from stages.cli import make_parser, run_command
+from stages.run_folder import RunFolder, add_run_arguments, git_commit, open_run, seed_everything
+
+log = logging.getLogger(__name__)
+
+# Streams of random numbers: the first of the seeds of whatever is drawn, so that no two share one.
+ORDER, CROP, VALIDATION, MEASURE = range(4)
+FCN_STRIDES = (32, 16, 8)
+
+
+def window_examples(run: RunFolder, stage: int) -> Examples:
+    """Stage 1 or 2: the windows of the training split; a fixed random part of the validation split's."""
+    recipe = run.recipe
+    training, validation = (_window_crops(run, stage, split, augment) for split, augment in
+                            ((recipe.data.train_split, True), (recipe.data.val_split, False)))
+    classes = training.rows.columns["class_index"]
+    if not len(classes) or not len(validation):
+        raise UserError(f"{training.rows.path}: no windows to train on, or none to validate on; are there objects?")
+
+    def order(start: int, stop: int):
+        return positions(classes, recipe.windows.balance, (recipe.seed, ORDER, stage), start, stop)
+
+    chosen = _validation_sample(len(validation), recipe.train.validate_windows, recipe.seed)
+    log.info("stage %d: %d training windows, validation on %d of %d", stage, len(training), len(chosen), len(validation))
+    return Examples(training, validation, order, chosen)
+
+
+def _window_crops(run: RunFolder, stage: int, split: str, augment: bool) -> WindowCrops:
+    path = run.windows(stage, split)
+    if not path.is_file():
+        raise UsageError(f"{path}: no windows yet; `python -m stages.build_proposals --run {run.root} --stage {stage}` "
+                         "makes them")
+    rows = read_rows(path, "windows")
+    voc = None
+    if not rows.materialized:
+        voc = run.voc()
+        rows = read_rows(path, "windows", voc.fingerprint(split))
+    made = rows.attributes["shaped_by"]
+    for name, here in run.recipe_keys("windows.warp", "windows.stage1_labels").items():
+        if made[name] != here:
+            raise UserError(f"{path}: was made with {name} = {made[name]!r}, the recipe has {here!r}")
+    return WindowCrops(rows, voc, run.recipe, augment, (run.recipe.seed, CROP, stage))
+
+
+def image_examples(run: RunFolder, step: int) -> Examples:
+    """FCN: whole images. step: 0, 1, 2 for 32s, 16s, 8s."""
+    recipe, voc = run.recipe, run.voc()
+    training_ids, validation_ids = (voc.image_ids(split) for split in (recipe.data.train_split, recipe.data.val_split))
+    side, seed = recipe.fcn.canvas, (recipe.seed, CROP, 10 + step)
+
+    def order(start: int, stop: int):
+        everything = np.zeros(len(training_ids), np.int64)
+        return positions(everything, "none", (recipe.seed, ORDER, 10 + step), start, stop)
+
+    chosen = _validation_sample(len(validation_ids), recipe.fcn.validate_images, recipe.seed)
+    return Examples(ImageCanvases(voc, training_ids, side, True, seed),
+                    ImageCanvases(voc, validation_ids, side, False, seed), order, chosen)
+
+
+def _validation_sample(count: int, wanted: int, seed: int) -> np.ndarray:
+    if wanted == 0 or wanted >= count:
+        return np.arange(count)
+    return np.sort(np.random.default_rng([seed, VALIDATION]).choice(count, wanted, replace=False))
+
+
+def train_stage(run: RunFolder, stage: int, vgg16: Path | None, resume: bool, device: torch.device) -> None:
+    """One of the two stages [P 4.2], and the BN statistics behind it."""
+    recipe, keys = run.recipe, run.recipe.train
+    examples = window_examples(run, stage)
+    plan = Plan(f"stage{stage}", stage, keys.iterations[stage - 1], keys.batch, keys.micro_batch, keys.validate_every,
+                keys.checkpoint_every, keys.workers)
+    model = make_network("deconvnet", recipe)
+    if stage == 1 and vgg16:
+        start_from_vgg16(model, vgg16)
+    elif stage == 1:
+        log.info("no --vgg16 file: the convolution layers start from random numbers, not from ImageNet")
+    training = Training(prepare(model, recipe.runtime, device), recipe, recipe.solver, plan, examples,
+                        run.training(plan.name), device)
+    if not _begin(training, resume) and stage == 2:
+        start = run.training("stage1") / f"{keys.stage2_from}.pt"
+        if not start.is_file():
+            raise UsageError(f"{start}: stage 2 starts from stage 1's checkpoint: run stage 1 first")
+        model.load_state_dict(load_checkpoint(start, recipe, device)["model"])
+        log.info("stage 2 starts from %s", start)
+    training.run()
+    bn = measure(run, model, examples.training, stage, device) if recipe.network.batch_norm else "none"
+    _save_final(run, model, plan.name, "deconvnet", plan.iterations, bn)
+
+
+def measure(run: RunFolder, model: torch.nn.Module, training: WindowCrops, stage: int, device: torch.device) -> str:
+    """Measures BN statistics over training windows, as the recipe says. Returns 'measured'."""
+    recipe, keys = run.recipe, run.recipe.bn_statistics
+    seed = (recipe.seed, MEASURE, stage)
+    windows = WindowCrops(training.rows, training.voc, recipe, True, seed)
+    order = positions(training.rows.columns["class_index"], recipe.windows.balance, seed, 0, keys.batches * keys.batch)
+    measure_bn_statistics(model, load(windows, order, keys.batch, recipe.train.workers), keys.batches, keys.variance,
+                          recipe.runtime, device)
+    return "measured"
+
+
+def train_fcn(run: RunFolder, stride: int, vgg16: Path | None, resume: bool, device: torch.device) -> None:
+    """FCN of a stride; staged [recipe]: those of larger strides first, each starting from the one before."""
+    recipe, keys = run.recipe, run.recipe.fcn
+    solver = Solver(lr=keys.lr, momentum=keys.momentum, weight_decay=keys.weight_decay, rate_rule="constant")
+    strides = [one for one in FCN_STRIDES if one >= stride] if keys.staged else [stride]
+    for one in strides:
+        step, kind = FCN_STRIDES.index(one), f"fcn{one}s"
+        model = make_network(kind, recipe)
+        if one == strides[0] and vgg16:
+            start_from_vgg16(model, vgg16)
+        elif one != strides[0]:
+            before = load_checkpoint(run.training(f"fcn{2 * one}s") / "last.pt", recipe)
+            fcn_from_shallower(model, before["model"])
+        every = recipe.train.validate_every
+        plan = Plan(kind, 1, keys.iterations[step], keys.batch, keys.micro_batch, every, recipe.train.checkpoint_every,
+                    recipe.train.workers)
+        training = Training(prepare(model, recipe.runtime, device), recipe, solver, plan, image_examples(run, step),
+                            run.training(kind), device)
+        _begin(training, resume or one != stride)
+        training.run()
+        _save_final(run, model, kind, kind, plan.iterations, "running" if keys.batch_norm else "none")
+
+
+def _begin(training: Training, resume: bool) -> bool:
+    """Goes on from the folder's checkpoint where there is one; True if so. Never overwrites one unasked."""
+    if not training.last.is_file():
+        if resume:
+            log.info("%s: no checkpoint yet, starts anew", training.last)
+        return False
+    if not resume:
+        raise UsageError(f"{training.last}: there is a checkpoint already: --resume goes on from it; to start anew, remove "
+                         f"{training.folder} or use another --run folder")
+    training.resume()
+    return True
+
+
+def _save_final(run: RunFolder, model: torch.nn.Module, name: str, kind: str, iterations: int, bn: str) -> None:
+    path = run.network(name)
+    origin = {"training": name, "iterations": iterations, "recipe": run.recipe.name, "seed": run.recipe.seed,
+              "commit": git_commit()}
+    save_network(model, path, kind, run.recipe, bn, origin)
+    log.info("%s: final weights in %s", name, path)
+
+
+def main(options: argparse.Namespace) -> None:
+    """Trains what was asked for."""
+    if (options.stage is None) == (options.model == "deconvnet"):
+        raise UsageError("give --stage 1 or --stage 2 for DeconvNet, or --model fcn8s, fcn16s, fcn32s without a stage")
+    materialized = options.stage is not None and not options.voc_root
+    run = open_run(options, free_keys=("runtime.", "infer.", "crf.", "train.workers", "train.stage2_from",
+                                       "train.checkpoint_every"), needs_images=not materialized)
+    seed_everything(run.recipe.seed)
+    device = choose_device(options.device)
+    if options.stage:
+        train_stage(run, options.stage, options.vgg16, options.resume, device)
+    else:
+        train_fcn(run, int(options.model.removeprefix("fcn").removesuffix("s")), options.vgg16, options.resume, device)
+
+
+def choose_device(name: str) -> torch.device:
+    """'auto' is the GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError("--device cuda: no GPU that this torch can use")
+    log.info("device: %s", torch.cuda.get_device_name() if name != "cpu" else f"CPU, {torch.get_num_threads()} threads")
+    return torch.device(name)
+
+
+def parse() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = make_parser("stages.train", __doc__.partition(": ")[2],
+                         "python -m stages.train --run runs/voc --stage 1 --vgg16 data/weights/vgg16-397923af.pth")
+    add_run_arguments(parser)
+    parser.add_argument("--stage", type=int, choices=(1, 2), help="DeconvNet's stage")
+    parser.add_argument("--model", choices=("deconvnet", "fcn8s", "fcn16s", "fcn32s"), default="deconvnet")
+    parser.add_argument("--vgg16", type=Path, metavar="FILE", help="torchvision's VGG16 weights, to start from")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(parse(), main))
