@@ -161,7 +161,9 @@ class Train:
     iterations: list[int] = key([20000, 40000], "stage 1 and stage 2 [P 6.1]")
     batch: int = key(64, "windows an iteration [P 6.1]", least=1)
     micro_batch: int = key(
-        64, "windows a forward pass, over which BN takes its statistics: 64 [P]; 8, eight passes accumulated [R]", least=1
+        64,
+        "windows a forward pass, over which BN takes its statistics: 64 [P]; 8, eight passes accumulated [R]",
+        least=1,
     )
     stage2_from: str = key("best", "stage 2 starts from stage 1's checkpoint", choices=("best", "last"))
     validate_every: int = key(500, "iterations between validations", least=1)
@@ -184,7 +186,9 @@ class Fcn:
     """The ensemble partner: FCN-32s, 16s, 8s (Long, Shelhamer, Darrell, CVPR 2015)."""
 
     width: float = key(1.0, "channel counts are multiplied by this; 1: VGG16", least=1 / 64)
-    canvas: int = key(500, "images are padded at the bottom and right to this side; larger ones are shrunk [R]", least=32)
+    canvas: int = key(
+        500, "images are padded at the bottom and right to this side; larger ones are shrunk [R]", least=32
+    )
     fc6_kernel: int = key(7, "kernel of fc6; conv1_1's padding follows: 16 * (k - 1) + 4, 100 for 7", least=1)
     batch_norm: bool = key(False, "false: as published; true: lets it train without ImageNet weights")
     staged: bool = key(True, "train 32s, then 16s from it, then 8s (as published); false: 8s at once")
@@ -211,7 +215,9 @@ class Infer:
     """From windows to a score map [P 5]."""
 
     proposals: int = key(50, "windows an image, by objectness [P 6.1]", least=1)
-    least_side: int = key(0, "windows with a shorter side are skipped before the best are taken: 0 [P]; 112 [R]", least=0)
+    least_side: int = key(
+        0, "windows with a shorter side are skipped before the best are taken: 0 [P]; 112 [R]", least=0
+    )
     resize: str = key(
         "bilinear",
         "of windows and score maps: bilinear (cv2's, no antialiasing); matlab: imresize's antialiased bilinear [R]",
@@ -245,7 +251,9 @@ class Crf:
     bilateral_weight: float = key(5.0, "[R]", least=0.0)
     iterations: int = key(10, "mean-field iterations [R]", least=0)
     normalization: str = key(
-        "symmetric", "kernels: symmetric (pydensecrf's default; not in the paper); none [R]", choices=("symmetric", "none")
+        "symmetric",
+        "kernels: symmetric (pydensecrf's default; not in the paper); none [R]",
+        choices=("symmetric", "none"),
     )
 
 

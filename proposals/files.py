@@ -90,7 +90,8 @@ class Rows:
     def of_image(self, image_id: str) -> Arrays:
         """The rows of an image. Raises UserError when the file has no such image."""
         if image_id not in self._positions:
-            raise UserError(f"{self.path}: holds nothing for image {image_id}; make it again with stages.build_proposals")
+            raise UserError(f"{self.path}: holds nothing for image {image_id}; make it again with "
+                            "stages.build_proposals")
         index = self._positions[image_id]
         return {name: column[self.first[index] : self.first[index + 1]] for name, column in self.columns.items()}
 

@@ -51,7 +51,8 @@ def stage2_rows(objects: list[VocObject], boxes: np.ndarray, scores: np.ndarray,
         return kept
     ious = overlap(boxes, stage1.box)
     enough = np.flatnonzero(ious.max(1) >= recipe.stage2_overlap)
-    chosen = enough[: recipe.stage2_top] if recipe.stage2_order == "overlap_first" else enough[enough < recipe.stage2_top]
+    top = recipe.stage2_top
+    chosen = enough[:top] if recipe.stage2_order == "overlap_first" else enough[enough < top]
     nearest = ious[chosen].argmax(1)
     proposed = WindowRows(
         window=enlarge(boxes[chosen], recipe.enlarge, recipe.shape),
