@@ -41,9 +41,18 @@ class ProposalWork:
 
     def __call__(self, image_id: str) -> Arrays:
         image = self.voc.read_image(image_id)
-        keys = self.recipe.proposals
-        boxes, scores = propose(self.detector(image), keys.count, keys.alpha, keys.beta, keys.eta, keys.min_score)
+        boxes, scores = self.propose(image)
         return {"size": np.array(image.shape[:2], np.int32), "boxes": boxes, "scores": scores}
+
+    def propose(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The boxes of an image (RGB uint8) and their objectness, best first."""
+        keys = self.recipe.proposals
+        return propose(self.detector(image), keys.count, keys.alpha, keys.beta, keys.eta, keys.min_score)
+
+    def shaped_by(self) -> dict[str, object]:
+        """All that decides what boxes are found."""
+        keys = {f"proposals.{name}": value for name, value in vars(self.recipe.proposals).items()}
+        return {"edges": self.detector.name, **keys}
 
 
 @dataclass
@@ -72,8 +81,10 @@ class WindowWork:
             for window, number in zip(rows.window, rows.object, strict=True):
                 labels = object_labels(mask, objects[number].mask) if own_only else mask
                 picture = window_picture(image, window, keys)
-                crops.append((_encode(picture, keys.encoding), _encode(window_labels(labels, window, keys.warp), "png")))
-            for name, encoded in zip(("picture", "labels"), zip(*crops, strict=True) if crops else ((), ()), strict=True):
+                labels = window_labels(labels, window, keys.warp)
+                crops.append((_encode(picture, keys.encoding), _encode(labels, "png")))
+            columns = zip(*crops, strict=True) if crops else ((), ())
+            for name, encoded in zip(("picture", "labels"), columns, strict=True):
                 arrays[name] = np.concatenate([np.empty(0, np.uint8), *encoded])
                 arrays[f"{name}_length"] = np.array([len(item) for item in encoded], np.int64)
         return arrays
@@ -89,10 +100,9 @@ def build_proposals(run: RunFolder, split: str, model: Path | None, workers: int
     """Writes run/proposals/SPLIT.h5, unless it is there whole."""
     voc = run.voc()
     work = ProposalWork(voc, run.recipe, model)
-    shaped_by = {"edges": work.detector.name, **run.recipe_keys("proposals.")}
     attributes = {"format": "proposals", "edges": work.detector.name, "opencv": cv2.__version__}
     log.info("edge detector: %s", work.detector.name)
-    _build(run, run.proposals(split), split, work, attributes, shaped_by, workers, on_error)
+    _build(run, run.proposals(split), split, work, attributes, work.shaped_by(), workers, on_error)
 
 
 def build_windows(run: RunFolder, split: str, stage: int, materialize: bool, workers: int, on_error: str) -> None:
@@ -118,8 +128,8 @@ def _build(run: RunFolder, path: Path, split: str, work, attributes: dict, shape
         made_by = existing.attributes["shaped_by"]
         if made_by != shaped_by:
             differs = next(name for name in {**made_by, **shaped_by} if made_by.get(name) != shaped_by.get(name))
-            raise UsageError(f"{path}: was made with {differs} = {made_by.get(differs)!r}, not {shaped_by.get(differs)!r}; "
-                             "remove it to make it anew, or use another --run folder")
+            raise UsageError(f"{path}: was made with {differs} = {made_by.get(differs)!r}, not "
+                             f"{shaped_by.get(differs)!r}; remove it to make it anew, or use another --run folder")
         log.info("%s: whole already, %d rows", path, existing.first[-1])
         return
     token = hashlib.sha256(json.dumps([fingerprint, shaped_by], sort_keys=True).encode()).hexdigest()[:12]
@@ -134,7 +144,8 @@ def _build(run: RunFolder, path: Path, split: str, work, attributes: dict, shape
     log.info("%s: %d images, %d rows, %.1f MB", path, len(ids), written.first[-1], path.stat().st_size / 1e6)
     if kind == "windows":
         counts = np.bincount(written.columns["class_index"], minlength=len(voc.classes))
-        log.info("windows by class: %s", ", ".join(f"{name} {count}" for name, count in zip(voc.classes, counts) if count))
+        named = zip(voc.classes, counts, strict=True)
+        log.info("windows by class: %s", ", ".join(f"{name} {count}" for name, count in named if count))
 
 
 def main(options: argparse.Namespace) -> None:

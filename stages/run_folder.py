@@ -28,11 +28,14 @@ SYNTHETIC = Path("data/synthetic")
 class RunFolder:
     """Paths inside a run folder, its recipe and its data set."""
 
-    def __init__(self, root: Path, recipe: Recipe, voc_root: Path) -> None:
+    def __init__(self, root: Path, recipe: Recipe, voc_root: Path | None) -> None:
+        """voc_root: None for a run that has not needed its data set's folder yet."""
         self.root, self.recipe, self.voc_root = root, recipe, voc_root
 
     def voc(self) -> VocFolder:
-        """The run's data set."""
+        """The run's data set. Raises UsageError when its folder is unknown or missing."""
+        if self.voc_root is None:
+            raise UsageError(f"{self.root}: this needs the data set's images: give --voc-root")
         return VocFolder(self.voc_root, self.recipe.data.classes)
 
     def recipe_keys(self, *prefixes: str) -> dict[str, object]:
@@ -67,8 +70,10 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
                        default=Path(os.environ.get("DECONVNET_RUN", DEFAULT_RUN)),
                        help=f"run folder (default: $DECONVNET_RUN, else {DEFAULT_RUN})")
     group.add_argument("--recipe", metavar="NAME",
-                       help=f"a recipe of experiments/recipes or a YAML file (default: the run's own, else {DEFAULT_RECIPE})")
-    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe key; may repeat")
+                       help="a recipe of experiments/recipes or a YAML file (default: the run's own, else "
+                            f"{DEFAULT_RECIPE})")
+    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                       help="change a recipe key; may repeat")
     group.add_argument("--voc-root", type=Path, metavar="FOLDER",
                        help="VOC-layout folder (default: the run's own, else $DECONVNET_VOC_ROOT, else a synthetic set "
                             f"made in {SYNTHETIC})")
@@ -97,13 +102,15 @@ def open_run(options: argparse.Namespace, free_keys: tuple[str, ...] = (), needs
         if not options.recipe:
             log.info("no --recipe given: %s, which is sized for a CPU; the paper's is --recipe paper", DEFAULT_RECIPE)
         recipe = load_recipe(options.recipe or DEFAULT_RECIPE, options.set)
-    run = RunFolder(root, recipe, _voc_root(options, root))
+    run = RunFolder(root, recipe, _voc_root(options, root, needs_images))
     if needs_images:
         run.voc()  # a wrong folder is an error before anything is written
     if not saved.is_file():
         save_recipe(recipe, saved)
-        write_json(root / "run.json", {"voc_root": str(run.voc_root.resolve()), "seed": recipe.seed, **provenance()})
-    log.info("run %s: recipe %s, seed %d, data %s", root, recipe.name, recipe.seed, run.voc_root)
+        write_json(root / "run.json", {"seed": recipe.seed, **provenance()})
+    if run.voc_root and not (root / "data.json").is_file():
+        write_json(root / "data.json", {"voc_root": str(run.voc_root.resolve())})
+    log.info("run %s: recipe %s, seed %d, data %s", root, recipe.name, recipe.seed, run.voc_root or "not needed")
     return run
 
 
@@ -126,14 +133,15 @@ def git_commit() -> str:
         return "unknown"
 
 
-def _voc_root(options: argparse.Namespace, root: Path) -> Path:
-    recorded = root / "run.json"
+def _voc_root(options: argparse.Namespace, root: Path, needed: bool) -> Path | None:
+    recorded = root / "data.json"
     known = Path(json.loads(recorded.read_text())["voc_root"]) if recorded.is_file() else None
     if options.voc_root:
         if known and options.voc_root.resolve() != known:
-            raise UsageError(f"{root}: this run's data set is {known}, not {options.voc_root}; use another --run folder")
+            raise UsageError(f"{root}: this run's data set is {known}, not {options.voc_root}; use another --run "
+                             "folder")
         return options.voc_root
-    if known:
+    if known or not needed:
         return known
     if "DECONVNET_VOC_ROOT" in os.environ:
         return Path(os.environ["DECONVNET_VOC_ROOT"])

@@ -1,0 +1,41 @@
+"""Saved score maps: one HDF5 file an image, so that ensemble and CRF rerun without the network."""
+
+import hashlib
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from deconvnet.errors import UserError
+from deconvnet.files import written_whole
+
+
+def write_scores(path: Path, scores: np.ndarray, kind: str) -> None:
+    """Writes scores (float32 C x H x W) as `kind`, float16 or float32, whole or not at all."""
+    stored = scores.astype(kind)
+    if not np.isfinite(stored).all():
+        raise UserError(f"{path}: scores that are not finite" + (
+            " as float16: set infer.score_type=float32" if np.isfinite(scores).all() else ": the network is broken"))
+    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
+        file.create_dataset("scores", data=stored, chunks=(1, *stored.shape[1:]), compression="lzf", shuffle=True)
+
+
+def read_scores(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """Scores, float32 C x H x W, of an image of this size (height, width). Raises UserError for a damaged file."""
+    try:
+        with h5py.File(path, "r") as file:
+            scores = file["scores"][:].astype(np.float32)
+    except (OSError, KeyError) as error:
+        raise UserError(f"{path}: not a score file, cut short or damaged ({error}): remove it and run again") from None
+    if scores.shape[1:] != size:
+        raise UserError(f"{path}: scores of {scores.shape[1:]}, the image is {size}: remove it and run again")
+    return scores
+
+
+def file_token(path: Path) -> str:
+    """What tells a weights file from another: the start of its SHA-256."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()[:16]

@@ -1,0 +1,260 @@
+"""`python -m stages.infer`: label maps of a split or of any images, by DeconvNet, FCN or both, with or without CRF."""
+
+import argparse
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from crf.dense import CrfParameters
+from crf.pool import CrfPool
+from deconvnet.errors import UsageError, UserError
+from deconvnet.files import write_json, written_whole
+from deconvnet.palette import voc_palette, write_label_png
+from deconvnet.progress import progress
+from deconvnet.score_files import file_token, read_scores, write_scores
+from deconvnet.voc import read_rgb
+from proposals.files import Rows, read_rows
+from stages.build_proposals import ProposalWork
+from stages.cli import make_parser, run_command
+from stages.run_folder import RunFolder, add_run_arguments, default_workers, open_run, provenance
+
+log = logging.getLogger(__name__)
+
+# torch is imported where it is used, not above: the CRF's processes import this module, and a rerun of the CRF from
+# saved scores needs no network either.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+class Source:
+    """The images to be labelled: a split of the run's data set, or files."""
+
+    def __init__(self, run: RunFolder, options: argparse.Namespace) -> None:
+        self.run, self.edge_model = run, options.edge_model
+        if options.images:
+            self.name = "images"
+            self.paths = _image_files(options.images)
+            self.folder = options.out or run.root / "predictions" / self.name
+        else:
+            self.name = options.split or run.recipe.data.val_split
+            voc = run.voc()
+            self.paths = {image_id: voc.image_path(image_id) for image_id in voc.image_ids(self.name)}
+            self.folder = options.out or run.root / "predictions" / self.name
+
+    @cached_property
+    def _saved(self) -> Rows | None:
+        path = self.run.proposals(self.name)
+        if self.name == "images" or not path.is_file():
+            return None
+        return read_rows(path, "proposals", self.run.voc().fingerprint(self.name))
+
+    @cached_property
+    def _work(self) -> ProposalWork:
+        work = ProposalWork(None, self.run.recipe, self.edge_model)
+        log.info("proposals are made as they are needed, edge detector %s", work.detector.name)
+        return work
+
+    def token(self) -> str:
+        """What the proposals are made with."""
+        made = self._saved.attributes["shaped_by"] if self._saved else self._work.shaped_by()
+        return json.dumps(made, sort_keys=True)
+
+    def boxes(self, image_id: str, image: np.ndarray) -> np.ndarray:
+        """An image's proposals, best first: from the split's file where stages.build_proposals made one."""
+        return self._saved.of_image(image_id)["boxes"] if self._saved else self._work.propose(image)[0]
+
+
+def _image_files(given: list[Path]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in given:
+        if not path.exists():
+            raise UsageError(f"{path}: no such file or folder")
+        inside = [path]
+        if path.is_dir():
+            inside = sorted(one for one in path.iterdir() if one.suffix.lower() in IMAGE_SUFFIXES)
+        if not inside:
+            raise UsageError(f"{path}: no images in it (looked for {', '.join(IMAGE_SUFFIXES)})")
+        for one in inside:
+            if one.stem in files:
+                raise UsageError(f"{one}: same name as {files[one.stem]}; both would be written to {one.stem}.png")
+            files[one.stem] = one
+    return files
+
+
+class Scorer:
+    """One network's score maps of images, from its score files or, where missing, from the network."""
+
+    def __init__(self, run: RunFolder, source: Source, kind: str, weights: Path, device: str) -> None:
+        """kind: 'deconvnet' or 'fcn8s'."""
+        self.run, self.source, self.kind, self.weights, self.device_name = run, source, kind, weights, device
+        if not weights.is_file():
+            raise UsageError(f"{weights}: no such weights; stages.train or stages.import_caffe makes them")
+        settings = [file_token(weights), run.recipe_keys("fcn.canvas", "runtime.precision", "infer.score_type")]
+        if kind == "deconvnet":
+            settings += [source.token(), run.recipe_keys(
+                "network.", "windows.enlarge", "windows.shape", "windows.outside", "infer.proposals", "infer.least_side",
+                "infer.resize", "infer.aggregate", "infer.outside")]
+        self.token = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+        name = f"{kind}-{run.recipe.infer.aggregate}" if kind == "deconvnet" else kind
+        self.folder = run.scores(source.name, f"{name}-{self.token}")
+
+    @cached_property
+    def _network(self):
+        from deconvnet.networks import load_network
+        from deconvnet.training import prepare
+        from stages.train import choose_device
+
+        device = choose_device(self.device_name)
+        model = load_network(self.weights, self.kind, self.run.recipe)
+        return prepare(model, self.run.recipe.runtime, device).eval(), device
+
+    def __call__(self, image_id: str, image: np.ndarray) -> np.ndarray:
+        """Scores, float32 C x H x W, as they are saved (infer.score_type)."""
+        if self.source.name == "images":  # other files of the same name may come; nothing is kept of these
+            return self._compute(image_id, image)
+        path = self.folder / f"{image_id}.h5"
+        if not path.is_file():
+            write_scores(path, self._compute(image_id, image), self.run.recipe.infer.score_type)
+        return read_scores(path, image.shape[:2])
+
+    def _compute(self, image_id: str, image: np.ndarray) -> np.ndarray:
+        from deconvnet.scoring import score_image, score_windows, scoring_windows
+
+        model, device = self._network
+        if self.kind == "fcn8s":
+            return score_image(model, image, self.run.recipe, device).cpu().numpy()
+        windows = scoring_windows(self.source.boxes(image_id, image), self.run.recipe)
+        if not len(windows):
+            log.warning("%s: no proposals: all of it becomes background", image_id)
+        return score_windows(model, image, windows, self.run.recipe, device).cpu().numpy()
+
+
+class Prediction:
+    """A folder of label maps made in one way; maps made in another way are not mixed in."""
+
+    def __init__(self, folder: Path, settings: dict) -> None:
+        self.folder, self.settings = folder, settings
+        marker = folder / "settings.json"
+        if marker.is_file() and json.loads(marker.read_text())["settings"] != settings:
+            log.info("%s: was made with other settings; made anew", folder)
+            for path in [*folder.glob("*.png"), *folder.glob("overlays/*.jpg"), folder / "metrics.json", marker]:
+                path.unlink(missing_ok=True)
+        if not marker.is_file():
+            write_json(marker, {"settings": settings, **provenance()})
+
+    def has(self, image_id: str, overlay: bool) -> bool:
+        return self._png(image_id).is_file() and (self._overlay(image_id).is_file() or not overlay)
+
+    def write(self, image_id: str, labels: np.ndarray, image: np.ndarray | None) -> None:
+        """Writes labels (uint8 H x W), and blended with the image, where one is given, as an overlay."""
+        if image is not None:
+            blend = (image // 2 + voc_palette()[labels] // 2)[..., ::-1]
+            with written_whole(self._overlay(image_id)) as temporary:
+                if not cv2.imwrite(str(temporary), blend):
+                    raise UserError(f"{self._overlay(image_id)}: cannot be written; is the disk full?")
+        write_label_png(self._png(image_id), labels)
+
+    def _png(self, image_id: str) -> Path:
+        return self.folder / f"{image_id}.png"
+
+    def _overlay(self, image_id: str) -> Path:
+        return self.folder / "overlays" / f"{image_id}.jpg"
+
+
+def infer(run: RunFolder, source: Source, scorers: list[Scorer], prediction: Prediction,
+          options: argparse.Namespace) -> None:
+    """Labels every image that has no label map yet."""
+    missing = [image_id for image_id in source.paths if source.name == "images" or
+               not prediction.has(image_id, options.overlay)]
+    if len(missing) < len(source.paths):
+        log.info("%d of %d label maps are there already", len(source.paths) - len(missing), len(source.paths))
+    bar = progress(total=len(missing), desc=prediction.folder.name, unit="image")
+
+    def jobs() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        for image_id in missing:
+            image = read_rgb(source.paths[image_id])
+            yield image_id, image, _probabilities(run, [scorer(image_id, image) for scorer in scorers])
+
+    with bar:
+        for image_id, labels in _labelled(run, jobs(), options):
+            prediction.write(image_id, labels, read_rgb(source.paths[image_id]) if options.overlay else None)
+            bar.update()
+
+
+def _probabilities(run: RunFolder, scores: list[np.ndarray]) -> np.ndarray:
+    from deconvnet.aggregate import ensemble, softmax
+
+    return ensemble(*scores, run.recipe.infer.ensemble_rule) if len(scores) == 2 else softmax(scores[0])
+
+
+def _labelled(run: RunFolder, jobs: Iterator[tuple[str, np.ndarray, np.ndarray]],
+              options: argparse.Namespace) -> Iterator[tuple[str, np.ndarray]]:
+    if not options.crf:
+        for image_id, _, probabilities in jobs:
+            yield image_id, probabilities.argmax(0).astype(np.uint8)
+        return
+    with CrfPool(CrfParameters(**asdict(run.recipe.crf)), options.workers) as pool:
+        yield from pool.map(jobs)
+
+
+def main(options: argparse.Namespace) -> None:
+    """Scores, ensemble, CRF, PNGs."""
+    if options.model == "fcn8s" and (options.ensemble == "fcn" or options.weights):
+        raise UsageError("--model fcn8s is FCN alone: its weights are --fcn-weights, and it has no --ensemble")
+    run = open_run(options, free_keys=("runtime.", "infer.", "crf.", "train.", "bn_statistics."),
+                   needs_images=not options.images)
+    if options.aggregate:
+        run.recipe = replace(run.recipe, infer=replace(run.recipe.infer, aggregate=options.aggregate))
+    source = Source(run, options)
+    scorers = []
+    if options.model == "deconvnet":
+        weights = options.weights or next((path for path in (run.network("stage2"), run.network("stage1"))
+                                           if path.is_file()), run.network("stage2"))
+        scorers.append(Scorer(run, source, "deconvnet", weights, options.device))
+    if options.model == "fcn8s" or options.ensemble == "fcn":
+        scorers.append(Scorer(run, source, "fcn8s", options.fcn_weights or run.network("fcn8s"), options.device))
+    row = "fcn8s" if options.model == "fcn8s" else f"deconvnet-{run.recipe.infer.aggregate}"
+    row += ("-fcn" if options.ensemble == "fcn" else "") + ("-crf" if options.crf else "")
+    settings = {"row": row, "scores": [scorer.folder.name for scorer in scorers],
+                "weights": [str(scorer.weights) for scorer in scorers],
+                **(run.recipe_keys("infer.ensemble_rule") if len(scorers) == 2 else {}),
+                **(run.recipe_keys("crf.") if options.crf else {})}
+    prediction = Prediction(source.folder / row, settings)
+    log.info("%s: %s", row, ", ".join(str(scorer.weights) for scorer in scorers))
+    infer(run, source, scorers, prediction, options)
+    log.info("%d label maps in %s", len(source.paths), prediction.folder)
+
+
+def parse() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = make_parser("stages.infer", __doc__.partition(": ")[2],
+                         "python -m stages.infer --run runs/voc --aggregate max --ensemble fcn --crf\n"
+                         "  python -m stages.infer --run runs/voc --images photo.jpg holiday/ --overlay --out labelled")
+    add_run_arguments(parser)
+    parser.add_argument("--model", choices=("deconvnet", "fcn8s"), default="deconvnet", help="fcn8s: FCN alone")
+    parser.add_argument("--aggregate", choices=("max", "sum", "mean"), help="(default: the recipe's infer.aggregate)")
+    parser.add_argument("--ensemble", choices=("fcn", "none"), default="none", help="with FCN-8s (default: none)")
+    parser.add_argument("--crf", action="store_true", help="finish with the dense CRF")
+    parser.add_argument("--split", help="a split list's name (default: the recipe's validation split)")
+    parser.add_argument("--images", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="label these images instead")
+    parser.add_argument("--weights", type=Path, metavar="FILE",
+                        help="DeconvNet's (default: the run's stage 2, else stage 1)")
+    parser.add_argument("--fcn-weights", type=Path, metavar="FILE", help="FCN-8s's (default: the run's)")
+    parser.add_argument("--edge-model", type=Path, metavar="FILE", help="structured-edge model, for --images")
+    parser.add_argument("--overlay", action="store_true", help="write the labels blended with the image too")
+    parser.add_argument("--out", type=Path, metavar="FOLDER",
+                        help="where label maps go (default: the run's predictions)")
+    parser.add_argument("--workers", type=int, default=default_workers(), help="CRF processes (default: one a core)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(parse(), main))
