@@ -94,7 +94,7 @@ class DeconvNet(nn.Module):
             return F.max_unpool2d(x, switches, 2)
         if self.unpooling == "fixed":
             return F.conv_transpose2d(x, _top_left(x), stride=2, groups=x.shape[1])
-        if self.unpooling == "average":  # undoes average pooling: the same mean, spread evenly
+        if self.unpooling == "average":  # average pooling's transpose: a value is divided among its four places
             return F.interpolate(x, scale_factor=2, mode="nearest") / 4
         if self.unpooling == "tile":
             return F.interpolate(x, scale_factor=2, mode="nearest")
