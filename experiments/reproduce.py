@@ -1,0 +1,260 @@
+"""The paper's Table 1 beside a run: prints it and writes it as Markdown, CSV and JSON."""
+
+import argparse
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from deconvnet.errors import UsageError, UserError
+from deconvnet.files import write_json, write_text
+from deconvnet.recipe import VOC_CLASSES, Recipe, load_recipe
+from experiments.table1 import Result, class_mean, paper_table, read_result, read_server_result, table_rows
+from proposals.files import opened
+from stages.cli import make_parser, run_command
+
+PAPER = "paper (VOC 2012 test)"
+DIFFERENT_TASKS = (
+    "**The paper's column and this run's are different tasks**: the paper's is the VOC 2012 test server's result of "
+    "networks that start from ImageNet weights and train on VOC 2012 + SBD; this run's is what the lines above say. "
+    "Their difference is for orientation; it does not measure how well the paper was reproduced."
+)
+
+
+def describe_run(run: Path, recipe: Recipe, record: dict[str, Any]) -> dict[str, str]:
+    """What data and schedule a run used: heading -> text. Whatever is not there yet is said to be."""
+    voc_root, data, network, infer = Path(record["voc_root"]), recipe.data, recipe.network, recipe.infer
+    synthetic = any((folder / "synthetic.json").is_file() for folder in (voc_root, voc_root / "VOC2012"))
+    kind = "generated (synthetic) images, " if synthetic else ""
+    lines = {
+        "Recipe": f"{recipe.name}, seed {recipe.seed}",
+        "Data": f"{kind}{'/'.join(voc_root.parts[-2:])}, trained on {data.train_split}, validated on {data.val_split}, "
+                f"{len(data.classes)} classes",
+        "Proposals": f"{recipe.proposals.count} an image, edges: {_edges(run, data.val_split, data.train_split)}",
+    }
+    for stage in (1, 2):
+        lines[f"Windows, stage {stage}"] = _windows(run / "windows" / f"stage{stage}-{data.train_split}.h5")
+    lines["Network"] = (f"DeconvNet of width {network.width:g}, windows of {network.input} x {network.input}, "
+                        f"unpooling: {network.unpooling}, batch normalisation: {'yes' if network.batch_norm else 'no'}")
+    for stage in (1, 2):
+        planned = recipe.train.iterations[stage - 1]
+        lines[f"Training, stage {stage}"] = _training(run / f"stage{stage}", planned, recipe.train.batch, "windows")
+    steps = ("fcn32s", "fcn16s", "fcn8s") if recipe.fcn.staged else ("fcn8s",)
+    for name in steps:
+        planned = recipe.fcn.iterations[("fcn32s", "fcn16s", "fcn8s").index(name)]
+        lines[f"Training, {name}"] = (f"width {recipe.fcn.width:g}, canvas {recipe.fcn.canvas}; "
+                                      + _training(run / name, planned, recipe.fcn.batch, "images"))
+    lines["Inference"] = (f"{infer.proposals} windows an image, outside a window: {infer.outside}, ensemble: "
+                          f"{infer.ensemble_rule}, CRF kernels: {recipe.crf.normalization} normalisation")
+    packages = record.get("packages", {})
+    lines["Made with"] = (f"commit {record.get('commit', 'unknown')}, Python {record.get('python', '?')}, "
+                          f"{', '.join(f'{name} {number}' for name, number in packages.items())}; "
+                          f"{record.get('machine', 'unknown machine')}")
+    return lines
+
+
+def _edges(run: Path, *splits: str) -> str:
+    for split in splits:
+        path = run / "proposals" / f"{split}.h5"
+        if path.is_file():
+            with opened(path) as file:
+                return str(file.attrs.get("edges", "not recorded"))
+    return "no proposals in this run folder"
+
+
+def _windows(path: Path) -> str:
+    if not path.is_file():
+        return "none in this run folder"
+    with opened(path) as file:
+        return f"{int(file['first'][-1]):,} from {len(file['image_ids']):,} images, balanced: {_balance(file.attrs)}"
+
+
+def _balance(attributes: Any) -> str:
+    return json.loads(attributes["shaped_by"])["windows.balance"] if "shaped_by" in attributes else "not recorded"
+
+
+def _training(folder: Path, planned: int, batch: int, unit: str) -> str:
+    path = folder / "log.csv"
+    if not path.is_file():
+        return "not trained in this run folder"
+    with path.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    if not lines:
+        return f"0 of {planned:,} iterations"
+    last = lines[-1]
+    text = (f"{int(last['iteration']):,} of {planned:,} iterations of {batch} {unit}, learning rate "
+            f"{float(lines[0]['rate']):g} to {float(last['rate']):g}, loss {float(last['loss']):.3f}")
+    validated = [line for line in lines if line["validation_accuracy"]]
+    if validated:
+        text += (f"; validation pixel accuracy {100 * float(validated[-1]['validation_accuracy']):.1f}, "
+                 f"mean IoU {100 * float(validated[-1]['validation_mean_iou']):.1f} ({unit}, not the table's measure)")
+    return text
+
+
+def compare(results: list[Result], classes: list[str], subset: list[str]) -> list[dict[str, Any]]:
+    """For each row and class, 'mean' and, with a subset, 'subset mean': paper, this run, difference (percent, or None).
+
+    The paper's values are None where the classes are not VOC's.
+    """
+    paper = paper_table() if classes == VOC_CLASSES else None
+    lines = []
+    for result in results:
+        theirs = paper[result.row.paper] if paper else None
+        groups = {name: [name] for name in classes} | {"mean": classes} | ({"subset mean": subset} if subset else {})
+        for name, members in groups.items():
+            if theirs is None:
+                expected = None
+            else:
+                expected = theirs["mean"] if name == "mean" else class_mean(theirs, members)
+            reached = class_mean(result.iou, members) if result.iou else None
+            difference = None if expected is None or reached is None else reached - expected
+            lines.append({"row": result.row.title, "class": name, "paper_voc2012_test": expected, "this_run": reached,
+                          "this_run_on": result.source, "difference": difference})
+    return lines
+
+
+def to_markdown(run: dict[str, str], results: list[Result], lines: list[dict[str, Any]], classes: list[str],
+                subset: list[str]) -> str:
+    """The report: what this run is, means, every class, what is missing."""
+    by_cell = {(line["row"], line["class"]): line for line in lines}
+    with_paper = classes == VOC_CLASSES
+    text = ["# Table 1: the paper and this run", "", "## What this run used", ""]
+    text += [f"- {name}: {value}" for name, value in run.items()]
+    scored = [result for result in results if result.iou]
+    text += ["", "## Mean IoU, percent", ""]
+    if with_paper and any(not result.from_server for result in results):
+        but = [result.row.title for result in results if result.from_server]
+        text += [DIFFERENT_TASKS + (f" (Not so {', '.join(but)}: from the VOC 2012 test server.)" if but else ""), ""]
+    if not with_paper:
+        text += ["The classes are not VOC's 21, so the paper has no numbers to compare with.", ""]
+
+    columns = ["mean"] + (["subset mean"] if subset else [])
+    header = ["", "this run on"]
+    for column in columns:
+        of = "" if column == "mean" else f"mean of {len(subset)}: "
+        header += [f"{of}{PAPER}", "this run", "difference"] if with_paper else [f"{of}this run"]
+    table = [[*header, "pixel accuracy: this run"]]
+    for result in results:
+        images = f", {result.images} images" if result.images else ""
+        cells = [result.row.title, f"{result.source}{images}" if result.iou else "not run"]
+        for column in columns:
+            cells += _cells(by_cell[result.row.title, column], with_paper)
+        table.append([*cells, _number(result.pixel_accuracy)])
+    text += _table(table)
+    if subset:
+        text += ["", f"Mean of {len(subset)}: {', '.join(subset)}."]
+    absent = [name for name in classes if any(result.iou[name] is None for result in scored)]
+    if absent:
+        text += ["", "Left out of this run's mean, since truth and prediction lack them (in one row at least): "
+                     f"{', '.join(absent)}."]
+
+    text += ["", "## IoU of each class, percent", ""]
+    if with_paper:
+        text += [f"In each cell: {PAPER}, this run, difference.", ""]
+    table = [["class", *(result.row.title for result in results)]]
+    for name in [*classes, *columns]:
+        table.append([name, *(" ".join(cell.rjust(5) for cell in _cells(by_cell[result.row.title, name], with_paper))
+                              for result in results)])
+    text += _table(table)
+    missing = [result for result in results if not result.iou]
+    if missing:
+        text += ["", "## Not run", "", *(f"- {result.row.title}: `{result.command}`" for result in missing)]
+    return "\n".join(text) + "\n"
+
+
+def _cells(line: dict[str, Any], with_paper: bool) -> list[str]:
+    own = _number(line["this_run"])
+    return [_number(line["paper_voc2012_test"]), own, _number(line["difference"], "+")] if with_paper else [own]
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return "-" if value is None else f"{value:{sign}.1f}"
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["| " + " | ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in
+                                                        zip(row[1:], widths[1:], strict=True))]) + " |" for row in rows]
+    rule = "|" + "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]) + "|"
+    return [lines[0], rule, *lines[1:]]
+
+
+def to_csv(lines: list[dict[str, Any]]) -> str:
+    """A line for each row and class; empty where there is no number."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, lines[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return buffer.getvalue()
+
+
+def read_run(run: Path) -> tuple[Recipe, dict[str, Any]]:
+    """A run folder's recipe and record. Raises UsageError for a folder that is none, UserError for a damaged one."""
+    for name in ("recipe.yaml", "run.json"):
+        if not (run / name).is_file():
+            raise UsageError(f"{run / name}: no such file; expected a run folder, which stages.build_proposals begins")
+    try:
+        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        record["voc_root"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{run / 'run.json'}: damaged; expected JSON with voc_root") from None
+    return load_recipe(run / "recipe.yaml"), record
+
+
+def report(options: argparse.Namespace) -> None:
+    """Reads, compares, prints, writes."""
+    recipe, record = read_run(options.run)
+    classes, split = recipe.data.classes, options.split or recipe.data.val_split
+    subset = [name.strip() for name in (options.subset_classes or "").split(",") if name.strip()]
+    unknown = [name for name in subset if name not in classes]
+    if unknown:
+        raise UsageError(f"--subset-classes: {unknown[0]!r} is not in the class list; expected some of "
+                         f"{', '.join(classes)}")
+    rows = table_rows(options.aggregate)
+    server = dict(_server_file(text, [row.folder for row in rows]) for text in options.server_result)
+    if server and classes != VOC_CLASSES:
+        raise UsageError("--server-result: the run's classes are not VOC's 21")
+    results = [read_server_result(row, server[row.folder]) if row.folder in server
+               else read_result(row, options.run, split, Path(record["voc_root"]), classes) for row in rows]
+    description = describe_run(options.run, recipe, record)
+    lines = compare(results, classes, subset)
+    text = to_markdown(description, results, lines, classes, subset)
+    out = options.out or options.run / "report"
+    write_text(out / "table1.md", text)
+    write_text(out / "table1.csv", to_csv(lines))
+    write_json(out / "table1.json", {
+        "run": description, "split": split, "aggregate": options.aggregate, "subset": subset,
+        "different_tasks": [result.row.title for result in results if not result.from_server] if classes == VOC_CLASSES
+        else None,
+        "not_run": {result.row.title: result.command for result in results if not result.iou}, "table": lines,
+    })
+    print(text)
+    print(f"wrote {out / 'table1.md'}, table1.csv, table1.json")
+
+
+def _server_file(text: str, known: list[str]) -> tuple[str, Path]:
+    row, _, path = text.partition("=")
+    if row not in known or not path:
+        raise UsageError(f"--server-result {text}: expected ROW=FILE with ROW one of {', '.join(known)}")
+    return row, Path(path)
+
+
+def parse() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = make_parser("experiments.reproduce", __doc__.splitlines()[0],
+                         "python -m experiments.reproduce runs/voc --subset-classes cat,dog")
+    parser.add_argument("run", metavar="RUN", type=Path, help="run folder")
+    parser.add_argument("--split", help="split that was predicted (default: the recipe's validation split)")
+    parser.add_argument("--aggregate", choices=("max", "sum", "mean"), default="max", help="default: max")
+    parser.add_argument("--subset-classes", metavar="NAME,NAME,...", help="also give the mean IoU of these classes")
+    parser.add_argument("--server-result", metavar="ROW=FILE", action="append", default=[],
+                        help="the VOC test server's result of a row (fcn8s, deconvnet-max, ...): CSV with the header "
+                             "class,iou, in percent; may repeat")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write (default: RUN/report)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(parse(), report))

@@ -1,0 +1,125 @@
+"""The rows of the paper's Table 1 that this project reproduces: where a run keeps them, and how they are made."""
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from deconvnet.errors import UsageError, UserError
+from deconvnet.recipe import VOC_CLASSES
+
+PAPER_TABLE = Path(__file__).parent / "table1_voc2012_test.csv"
+
+
+@dataclass(frozen=True)
+class Row:
+    """title: as in the paper; paper: its name in the CSV file; folder: under RUN/predictions/SPLIT; infer: options."""
+
+    title: str
+    paper: str
+    folder: str
+    infer: tuple[str, ...]
+
+
+@dataclass
+class Result:
+    """What a run reached in a row. Numbers are percent; an IoU is None for a class absent from truth and prediction.
+
+    source: the split, or the server's file; command: what makes the row, where iou is None.
+    """
+
+    row: Row
+    source: str = ""
+    iou: dict[str, float | None] | None = None
+    images: int | None = None
+    pixel_accuracy: float | None = None
+    from_server: bool = False
+    command: str = ""
+
+
+def table_rows(aggregate: str) -> list[Row]:
+    """FCN-8s, DeconvNet, DeconvNet+CRF, EDeconvNet, EDeconvNet+CRF. aggregate: max, sum or mean."""
+    plain, ensemble = f"deconvnet-{aggregate}", f"deconvnet-{aggregate}-fcn"
+    own = ("--aggregate", aggregate, "--ensemble", "none")
+    both = ("--aggregate", aggregate, "--ensemble", "fcn")
+    return [
+        Row("FCN-8s", "FCN8s", "fcn8s", ("--model", "fcn8s")),
+        Row("DeconvNet", "DeconvNet", plain, own),
+        Row("DeconvNet+CRF", "DeconvNet+CRF", f"{plain}-crf", (*own, "--crf")),
+        Row("EDeconvNet", "EDeconvNet", ensemble, both),
+        Row("EDeconvNet+CRF", "EDeconvNet+CRF", f"{ensemble}-crf", (*both, "--crf")),
+    ]
+
+
+def infer_command(row: Row, run: Path, split: str) -> list[str]:
+    """The arguments of python that predict a row."""
+    return ["-m", "stages.infer", "--run", str(run), *row.infer, "--split", split]
+
+
+def evaluate_command(row: Row, run: Path, split: str, voc_root: Path) -> list[str]:
+    """The arguments of python that score a row's predictions."""
+    return ["-m", "stages.evaluate", "--predictions", str(run / "predictions" / split / row.folder),
+            "--voc-root", str(voc_root), "--split", split]
+
+
+def paper_table() -> dict[str, dict[str, float]]:
+    """The paper's numbers, percent on the VOC 2012 test server: method -> class -> IoU, and 'mean'."""
+    with PAPER_TABLE.open(newline="") as file:
+        return {line["method"]: {name: float(line[name]) for name in VOC_CLASSES} | {"mean": float(line["mean_iou"])}
+                for line in csv.DictReader(file)}
+
+
+def class_mean(iou: dict[str, float | None], names: list[str]) -> float | None:
+    """Mean IoU over those of `names` that have one, as deconvnet.metrics; None where none has."""
+    values = [iou[name] for name in names if iou[name] is not None]
+    return sum(values) / len(values) if values else None
+
+
+def read_result(row: Row, run: Path, split: str, voc_root: Path, classes: list[str]) -> Result:
+    """A row from its metrics.json; with the command that makes it where there is none. Raises UserError."""
+    folder = run / "predictions" / split / row.folder
+    path = folder / "metrics.json"
+    if not path.is_file():
+        commands = [evaluate_command(row, run, split, voc_root)]
+        if classes != VOC_CLASSES:
+            commands[0] += ["--classes", "CLASSES.txt"]
+        if not folder.is_dir():
+            commands.insert(0, infer_command(row, run, split))
+        return Result(row, command=" && ".join(f"python {' '.join(command)}" for command in commands))
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        found = metrics["class_iou"]
+        result = Result(row, metrics["split"], {name: _percent(value) for name, value in found.items()},
+                        metrics["images"], _percent(metrics["pixel_accuracy"]))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path}: not what stages.evaluate writes: run it again for this row") from None
+    if list(found) != classes:
+        raise UserError(f"{path}: scored with the classes {', '.join(found)}; the run's recipe has "
+                        f"{', '.join(classes)}; run stages.evaluate again, with --classes")
+    if result.source != split:
+        raise UserError(f"{path}: scored on split {result.source!r}, expected {split!r}: run stages.evaluate again")
+    return result
+
+
+def read_server_result(row: Row, path: Path) -> Result:
+    """A row from a file of the VOC server's results: CSV, header class,iou, percent, all 21 classes."""
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file; expected the VOC server's results, CSV with the header class,iou")
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+        found = {line["class"].strip(): float(line["iou"]) for line in lines}
+    except (KeyError, ValueError, TypeError, AttributeError, csv.Error):
+        raise UserError(f"{path}: expected CSV with the header class,iou and a number of percent a class") from None
+    wrong = sorted(set(VOC_CLASSES) ^ set(found))
+    if wrong or len(lines) != len(found):
+        raise UserError(f"{path}: expected one line for each of VOC's 21 classes; "
+                        f"{f'look at {wrong[0]!r}' if wrong else 'some are there twice'}")
+    outside = [name for name, value in found.items() if not 0 <= value <= 100]
+    if outside:
+        raise UserError(f"{path}: {outside[0]} has {found[outside[0]]}; expected percent, 0 to 100")
+    return Result(row, "VOC 2012 test server", {name: found[name] for name in VOC_CLASSES}, from_server=True)
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None else 100 * value
