@@ -319,7 +319,11 @@ def _parse_overrides(overrides: list[str] | tuple[str, ...]) -> Any:
     for override in overrides:
         if "=" not in override:
             raise UsageError(f"--set {override}: expected key=value, for example --set solver.lr=0.001")
-    return OmegaConf.from_dotlist(list(overrides))
+    try:
+        return OmegaConf.from_dotlist(list(overrides))
+    except Exception as error:  # yaml raises its own family of errors
+        found = str(error).splitlines()[0]
+        raise UsageError(f"--set {' '.join(overrides)}: a value is not valid YAML: {found}") from None
 
 
 def _merge(recipe: Recipe, changes: Any, source: str) -> Recipe:
