@@ -71,12 +71,12 @@ def _results(image_ids: list[str], work: Callable[[str], Arrays], folder: Path,
             yield image_id, _one(image_id, work, folder)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(work, folder))
     try:
         waiting, running = iter(image_ids), dict[Future, str]()
         while True:
             while len(running) < 4 * workers and (image_id := next(waiting, None)) is not None:
-                running[pool.submit(_one, image_id, work, folder)] = image_id
+                running[pool.submit(_one_here, image_id)] = image_id
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -95,6 +95,13 @@ def _one(image_id: str, work: Callable[[str], Arrays], folder: Path) -> UserErro
     return None
 
 
-def _start_worker() -> None:
+def _start_worker(work: Callable[[str], Arrays], folder: Path) -> None:
+    """Hands a process its work once: it may hold a split's proposals or an edge model, too much to send each time."""
+    global _work_here
+    _work_here = work, folder
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it lets the workers finish their images
     cv2.setNumThreads(1)
+
+
+def _one_here(image_id: str) -> UserError | None:
+    return _one(image_id, *_work_here)
