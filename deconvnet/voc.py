@@ -11,6 +11,8 @@ Whatever cannot be trusted is an error that names the file; nothing is converted
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -57,7 +59,10 @@ class VocFolder:
         if not path.is_file():
             known = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))) or "none"
             raise UsageError(f"{path}: no such split list; the folder has: {known}")
-        ids = path.read_text(encoding="utf-8").split()
+        try:
+            ids = path.read_text(encoding="utf-8").split()
+        except UnicodeDecodeError:
+            raise UserError(f"{path}: not a text file; expected an image id a line") from None
         if not ids:
             raise UserError(f"{path}: the split list is empty")
         if len(set(ids)) < len(ids):
@@ -172,6 +177,8 @@ def read_annotation(path: Path) -> list[tuple[str, np.ndarray]]:
         found = []
         for item in root.findall("object"):
             corners = [float(item.findtext(f"bndbox/{name}", "")) for name in ("xmin", "ymin", "xmax", "ymax")]
+            if not all(abs(corner) < 2**31 - 1 for corner in corners):
+                raise ValueError(f"box corners {corners}")
             box = np.round(corners).astype(np.int32) - np.array([1, 1, 0, 0], np.int32)
             found.append((item.findtext("name", "").strip(), box))
         return found
@@ -183,23 +190,27 @@ def read_rgb(path: Path | str) -> np.ndarray:
     """An RGB uint8 image. Grey, RGBA, 16-bit, rotated by an EXIF mark, cut short: a UserError that says what to do."""
     path = Path(path)
     with _opened(path) as picture:
-        if picture.mode != "RGB":
-            depth = "16-bit" if picture.mode.startswith("I") else picture.mode
+        wide = any(";16" in str(tile[3]) for tile in picture.tile)  # Pillow would take the upper 8 bits of 16-bit RGB
+        if picture.mode != "RGB" or wide:
+            depth = "16-bit" if picture.mode.startswith("I") or wide else picture.mode
             raise UserError(f"{path}: {depth} image; expected 8-bit RGB: convert it, for example with Pillow's "
                             "convert('RGB')")
         if picture.getexif().get(EXIF_ORIENTATION, 1) != 1:
             raise UserError(f"{path}: rotated by an EXIF mark, which masks and boxes do not follow; store the pixels "
                             "upright, for example with Pillow's ImageOps.exif_transpose")
-        return _pixels(picture, path)
+        return np.array(picture)
 
 
 def read_label_png(path: Path | str) -> np.ndarray:
     """A label map, uint8 H x W, from a palette PNG or a plain 8-bit index PNG. Raises UserError."""
     path = Path(path)
     with _opened(path) as picture:
-        if picture.mode not in ("P", "L"):
-            raise UserError(f"{path}: {picture.mode} image; expected a label map: an 8-bit palette or grey PNG")
-        return _pixels(picture, path)
+        # Pillow would stretch the values of grey PNGs of less than 8 bits to 0 .. 255; those of palette PNGs it keeps.
+        eight_bit_grey = picture.mode == "L" and all(tile[3] == "L" for tile in picture.tile)
+        if picture.format != "PNG" or not (picture.mode == "P" or eight_bit_grey):
+            raise UserError(f"{path}: {picture.format} image of mode {picture.mode}; expected a label map: a palette "
+                            "PNG, or an 8-bit grey one")
+        return np.array(picture)
 
 
 def tight_box(mask: np.ndarray) -> np.ndarray:
@@ -218,17 +229,16 @@ def _components(mask: np.ndarray) -> list[VocObject]:
     return found
 
 
-def _opened(path: Path) -> Image.Image:
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     try:
-        return Image.open(path)
+        with Image.open(path) as picture:
+            yield picture
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{path}: no such image") from None
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: not an image that can be read: {error}") from None
-
-
-def _pixels(picture: Image.Image, path: Path) -> np.ndarray:
-    try:
-        return np.array(picture)
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for a file cut short or damaged
-        raise UserError(f"{path}: the file is cut short or damaged: {error}") from None
+    except Exception as error:  # Pillow raises many kinds for a file cut short or damaged
+        raise UserError(f"{path}: the file is cut short, damaged or not to be read: {error}") from None
