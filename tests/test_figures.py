@@ -1,0 +1,118 @@
+"""The sheet and the curves: what is where in the PNG, which images, and the command's errors."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from deconvnet.palette import voc_palette, write_label_png
+from deconvnet.recipe import load_recipe, save_recipe
+from experiments.figures import SheetRow, evenly_spaced, main, parse, read_log, sheet
+from stages.cli import run_command
+
+CLASSES = ["background", "cat", "dog", "cow"]
+LOG = "iteration,rate,loss,pixel_accuracy,validation_loss,validation_accuracy,validation_mean_iou,images_per_second\n"
+
+
+def figures(*arguments: object) -> int:
+    return run_command(parse(), main, list(map(str, arguments)))
+
+
+def colours(path: Path) -> dict[tuple[int, int, int], np.ndarray]:
+    """The columns of pixels in which each colour occurs."""
+    picture = np.asarray(Image.open(path).convert("RGB"))
+    flat, inverse = np.unique(picture.reshape(-1, 3), axis=0, return_inverse=True)
+    columns = np.tile(np.arange(picture.shape[1]), picture.shape[0])
+    return {tuple(map(int, colour)): columns[inverse.ravel() == index] for index, colour in enumerate(flat)}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run of six flat images with a truth, two rows of predictions, no logs."""
+    voc, run = tmp_path / "VOC2012", tmp_path / "run"
+    for folder in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (voc / folder).mkdir(parents=True)
+    ids = [f"{number:02d}" for number in range(6)]
+    (voc / "ImageSets/Segmentation/val.txt").write_text("\n".join(ids) + "\n")
+    for image_id in ids:
+        Image.fromarray(np.full((40, 60, 3), (250, 130, 10), np.uint8)).save(voc / f"JPEGImages/{image_id}.png")
+        write_label_png(voc / f"SegmentationClass/{image_id}.png", np.full((40, 60), 1, np.uint8))
+        for row, label in (("fcn8s", 2), ("deconvnet-max-fcn-crf", 3)):
+            write_label_png(run / f"predictions/val/{row}/{image_id}.png", np.full((40, 60), label, np.uint8))
+    save_recipe(load_recipe("tiny", [f"data.classes=[{','.join(CLASSES)}]"]), run / "recipe.yaml")
+    (run / "run.json").write_text(json.dumps({"voc_root": str(voc)}))
+    return run
+
+
+def test_columns_stand_in_the_order_of_the_headings(tmp_path: Path) -> None:
+    labels = {name: np.full((40, 60), label, np.uint8) for label, name in enumerate(("truth", "FCN-8s", "DeconvNet"), 1)}
+    rows = [SheetRow(name, np.full((40, 60, 3), (250, 130, 10), np.uint8), labels) for name in ("first", "second")]
+    sheet(rows, CLASSES, tmp_path / "sheet.png")
+    found, palette = colours(tmp_path / "sheet.png"), voc_palette()
+    wide = Image.open(tmp_path / "sheet.png").width
+    order = [(250, 130, 10), *(tuple(map(int, palette[label])) for label in (1, 2, 3))]
+    for position, colour in enumerate(order):  # columns are equally wide; the legend's patches are few pixels
+        assert len(found[colour]) > 0.5 * 2 * (wide / 4) * (wide / 4 * 40 / 60)
+        assert np.median(found[colour]) == pytest.approx((position + 0.5) * wide / 4, abs=wide / 20)
+
+
+def test_only_what_occurs_is_in_the_legend(tmp_path: Path) -> None:
+    row = SheetRow("one", np.zeros((40, 60, 3), np.uint8), {"truth": np.array([[1, 255]], np.uint8)})
+    sheet([row], CLASSES, tmp_path / "sheet.png")
+    found, palette = colours(tmp_path / "sheet.png"), voc_palette()
+    assert tuple(map(int, palette[1])) in found and tuple(map(int, palette[255])) in found  # void in VOC's cream
+    assert tuple(map(int, palette[2])) not in found
+
+
+def test_the_command_leaves_out_rows_that_were_not_run(run: Path, capsys: pytest.CaptureFixture) -> None:
+    assert figures(run, "--images", "2") == 0
+    assert "2 of 6 images of val" in capsys.readouterr().out
+    found, palette = colours(run / "report/sheet.png"), voc_palette()
+    middles = [np.median(found[tuple(map(int, palette[label]))]) for label in (1, 2, 3)]
+    wide = Image.open(run / "report/sheet.png").width
+    assert middles == pytest.approx([1.5 * wide / 4, 2.5 * wide / 4, 3.5 * wide / 4], abs=wide / 20)
+    assert not (run / "report/curves.png").exists()
+    first = (run / "report/sheet.png").read_bytes()
+    assert figures(run, "--images", "01,04") == 0
+    assert (run / "report/sheet.png").read_bytes() == first  # 2 of 6 are these; the same pictures, the same bytes
+
+
+def test_curves_are_written_beside_the_sheet(run: Path, tmp_path: Path) -> None:
+    for name in ("stage1", "stage2", "fcn8s"):
+        (run / name).mkdir()
+        (run / name / "log.csv").write_text(LOG + "20,0.01,2.5,0.3,,,,90\n40,0.01,2.0,0.4,2.2,0.35,0.1,90\n")
+    assert figures(run, "--out", tmp_path / "pictures/all.png") == 0
+    assert Image.open(tmp_path / "pictures/curves.png").width > 900  # DeconvNet's and FCN's beside each other
+    log = read_log(run / "stage1/log.csv")
+    np.testing.assert_array_equal(log["validation_accuracy"], [np.nan, 0.35])
+    assert log["loss"].tolist() == [2.5, 2.0]
+
+
+@given(st.integers(1, 60), st.integers(1, 70))
+def test_images_are_evenly_spaced(total: int, count: int) -> None:
+    ids = [str(number) for number in range(total)]
+    chosen = [int(image_id) for image_id in evenly_spaced(ids, count)]
+    assert len(chosen) == min(total, count) and chosen == sorted(set(chosen))
+    steps = np.diff([-chosen[0] - 1, *chosen, 2 * total - chosen[-1] - 1])  # mirrored at both ends
+    assert steps.max() - steps.min() <= 2
+
+
+def test_errors_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    def refused(word: str, *arguments: object) -> None:
+        assert figures(*arguments) != 0
+        err = capsys.readouterr().err
+        assert err.startswith("error: ") and err.count("\n") == 1 and word in err, err
+
+    refused("run folder", tmp_path / "none")
+    refused("'77'", run, "--images", "00,77")
+    refused("at least one", run, "--images", "0")
+    refused(".png", run, "--out", tmp_path / "sheet.jpg")
+    (run / "predictions/val/fcn8s/03.png").unlink()
+    refused("03.png", run, "--images", "03")
+    (run / "stage1").mkdir()
+    (run / "stage1/log.csv").write_text(LOG + "20,0.01,abc\n")
+    refused("log.csv", run, "--images", "00")
