@@ -1,7 +1,9 @@
 """The dense CRF in several processes, beside a network that fills the jobs."""
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -27,7 +29,8 @@ class CrfPool:
         self.parameters = parameters
         self.most_pending = PENDING_PER_WORKER * workers
         # spawn: a fork of a process in which torch or CUDA has threads may hang
-        self._executor = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+        context = multiprocessing.get_context("spawn")
+        self._executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_watch_parent)
 
     def __enter__(self) -> "CrfPool":
         return self
@@ -61,6 +64,11 @@ class CrfPool:
             raise RuntimeError(f"dense CRF of {key}: {error}") from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _watch_parent() -> None:
+    """Ends the worker when its parent was killed: it would wait for work for ever."""
+    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
 
 
 def _labels(image: np.ndarray, probabilities: np.ndarray, parameters: CrfParameters) -> np.ndarray:

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import logging
+import signal
 import sys
 from collections.abc import Callable
 
@@ -33,6 +34,7 @@ def run_command(parser: argparse.ArgumentParser, command: Callable[[argparse.Nam
     Returns 0; 2 for wrong use (argparse itself exits with 2); 1 for any other failure; 130 when interrupted.
     """
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)  # an ended job, as on a cluster, stops as Ctrl-C does
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr)
     try:
         with logging_redirect_tqdm():
@@ -49,6 +51,10 @@ def run_command(parser: argparse.ArgumentParser, command: Callable[[argparse.Nam
             raise
         _say(f"error: {describe(error)}")
         return error.exit_status if isinstance(error, UserError) else 1
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def describe(error: Exception) -> str:
