@@ -24,7 +24,8 @@ def measure_bn_statistics(model: nn.Module, batches: Iterable[tuple[Tensor, Tens
     their number n [R], 'unbiased' by n - 1 (torch's rule). The weights stay as they are.
     """
     layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    sums = {layer: [torch.zeros(layer.num_features, dtype=torch.float64, device=device) for _ in range(2)] for layer in layers}
+    sums = {layer: [torch.zeros(layer.num_features, dtype=torch.float64, device=device) for _ in range(2)]
+            for layer in layers}
 
     def add(layer: nn.BatchNorm2d, inputs: tuple[Tensor]) -> None:
         values = inputs[0].double().transpose(0, 1).flatten(1)

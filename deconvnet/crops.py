@@ -6,7 +6,6 @@ training goes on with exactly the examples it would have seen.
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from pathlib import Path
 
 import cv2
 import h5py
@@ -155,7 +154,8 @@ def epoch_order(classes: np.ndarray, balance: str, seed: tuple[int, ...]) -> np.
     return random.permutation(np.concatenate(repeated))
 
 
-def positions(classes: np.ndarray, balance: str, seed: tuple[int, ...], start: int, stop: int) -> Iterator[tuple[int, int]]:
+def positions(classes: np.ndarray, balance: str, seed: tuple[int, ...], start: int,
+              stop: int) -> Iterator[tuple[int, int]]:
     """(position, row) for positions start .. stop - 1 of an endless sequence of epochs."""
     epoch, order = -1, np.empty(0, np.int64)
     length = len(epoch_order(classes, balance, (*seed, 0)))
@@ -183,7 +183,8 @@ class Batches:
             yield batch
 
 
-def load(dataset: Dataset, items: Iterator[tuple[int, int]] | list[tuple[int, int]], size: int, workers: int) -> DataLoader:
+def load(dataset: Dataset, items: Iterator[tuple[int, int]] | list[tuple[int, int]], size: int,
+         workers: int) -> DataLoader:
     """Batches of pictures (uint8 N x 3 x S x S), labels (uint8 N x S x S) and rows, loaded by worker processes.
 
     The loader draws its workers' seeds from a generator of its own: drawing from the global one would make what

@@ -19,6 +19,7 @@ from deconvnet.weights import COUNTER, initialise, load_into, read_safetensors, 
 
 log = logging.getLogger(__name__)
 
+STATISTICS = ("running_mean", "running_var")
 KINDS = ("deconvnet", "fcn32s", "fcn16s", "fcn8s")
 
 
@@ -51,17 +52,27 @@ def save_network(model: nn.Module, path: Path, kind: str, recipe: Recipe, bn: st
 def load_network(path: Path, kind: str, recipe: Recipe) -> nn.Module:
     """A network in evaluation mode, from a file of this project or one that stages.import_caffe wrote.
 
-    Raises UserError when the file is not a network's, or not of this recipe's network (naming the difference).
+    Raises UserError when the file is not a network's, not of this recipe's network (naming the difference), or
+    without measured BN statistics.
     """
+    model, metadata = load_unmeasured(path, kind, recipe)
+    if metadata.get("bn") == "unmeasured":
+        raise UserError(f"{path}: its BN statistics were never measured; `python -m stages.bn_statistics --weights "
+                        f"{path}` does it")
+    return model.eval()
+
+
+def load_unmeasured(path: Path, kind: str, recipe: Recipe) -> tuple[nn.Module, dict[str, Any]]:
+    """As load_network, whether its BN statistics were measured or not; and the file's metadata."""
     tensors, metadata = read_safetensors(path)
     if "kind" not in metadata:
-        raise UserError(f"{path}: not a network's file of this project; stages.train and stages.import_caffe write them")
+        raise UserError(f"{path}: not a network's file of this project; stages.train and stages.import_caffe write "
+                        "them")
     for name, here in description(kind, recipe).items():
         if name in metadata and metadata[name] != here:
             raise UserError(f"{path}: a network with {name} = {metadata[name]!r}; the recipe has {here!r}")
-    if metadata.get("bn") == "unmeasured":
-        raise UserError(f"{path}: its BN statistics were never measured; `python -m stages.bn_statistics --weights {path}` "
-                        "does it")
     model = make_network(kind, recipe)
-    load_into(model, {name: tensor for name, tensor in tensors.items() if not name.endswith(COUNTER)}, source=str(path))
-    return model.eval()
+    left_out = (COUNTER, *STATISTICS) if metadata.get("bn") == "unmeasured" else (COUNTER,)
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(left_out)}
+    load_into(model, tensors, [name for name in model.state_dict() if not name.endswith(left_out)], str(path))
+    return model, metadata

@@ -120,7 +120,10 @@ class Network:
     batch_norm: bool = key(True, "batch normalisation after every layer but the last [P 4.1]")
     bn_eps: float = key(1e-5, "added to BN's variance: 1e-5 (not in the paper: torch's value); 1e-9 [R]", least=0.0)
     bn_shift: float = key(0.0, "BN's initial shift: 0 (not in the paper: torch's value); 0.001 [R]")
-    deconv_std: float = key(0.01, "deviation of the deconvolution layers' Gaussian [P 6.1, R]; 0: He's", least=0.0)
+    deconv_std: float = key(
+        0.01, "deviation of the Gaussian of the deconvolution layers and of the score layer behind them [P 6.1, R]; "
+        "0: He's", least=0.0
+    )
     conv_std: float = key(
         0.0, "deviation of convolution layers that no VGG16 file fills; 0: He's (sqrt(2 / fan-in))", least=0.0
     )
@@ -189,7 +192,7 @@ class Fcn:
     canvas: int = key(
         500, "images are padded at the bottom and right to this side; larger ones are shrunk [R]", least=32
     )
-    fc6_kernel: int = key(7, "kernel of fc6; conv1_1's padding follows: 16 * (k - 1) + 4, 100 for 7", least=1)
+    fc6_kernel: int = key(7, "kernel of fc6; conv1_1's padding follows: 16 * (k - 1) + 4, 100 for 7", least=3)
     batch_norm: bool = key(False, "false: as published; true: lets it train without ImageNet weights")
     staged: bool = key(True, "train 32s, then 16s from it, then 8s (as published); false: 8s at once")
     iterations: list[int] = key([20000, 10000, 10000], "32s, 16s, 8s; at once: the last one only")

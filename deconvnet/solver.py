@@ -19,7 +19,8 @@ def parameter_groups(model: nn.Module, solver: Solver, accumulation: int) -> lis
     names = {id(bias) for bias in biases}
     weights = [parameter for parameter in model.parameters() if id(parameter) not in names]
     return [
-        {"params": [parameter for parameter in weights if parameter.requires_grad], "lr": solver.lr, "weight_decay": decay},
+        {"params": [parameter for parameter in weights if parameter.requires_grad], "lr": solver.lr,
+         "weight_decay": decay},
         {"params": [bias for bias in biases if bias.requires_grad], "lr": solver.lr * solver.bias_lr,
          "weight_decay": decay * solver.bias_decay},
     ]
@@ -42,8 +43,8 @@ class Descent:
     def _rate_rule(self, stage: int) -> LRScheduler | ReduceLROnPlateau:
         solver = self.solver
         if solver.rate_rule == "plateau":  # torch drops after more than `patience` validations without a rise
-            return ReduceLROnPlateau(self.optimizer, mode="max", factor=solver.lr_factor, patience=solver.lr_patience - 1,
-                                     threshold=0.0)
+            return ReduceLROnPlateau(self.optimizer, mode="max", factor=solver.lr_factor,
+                                     patience=solver.lr_patience - 1, threshold=0.0)
         if solver.rate_rule == "step":
             return StepLR(self.optimizer, step_size=solver.lr_step[stage - 1], gamma=solver.lr_factor)
         return ConstantLR(self.optimizer, factor=1.0, total_iters=0)

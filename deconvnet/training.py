@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from deconvnet.checkpoint import load_checkpoint, save_checkpoint
 from deconvnet.crops import ImageCanvases, WindowCrops, load, network_input
 from deconvnet.errors import UserError
+from deconvnet.files import written_whole
 from deconvnet.metrics import ConfusionMatrix
 from deconvnet.progress import progress
 from deconvnet.recipe import Recipe, Runtime, Solver
@@ -27,8 +28,8 @@ from deconvnet.voc import VOID
 log = logging.getLogger(__name__)
 
 LOG_EVERY = 20  # iterations between lines of log.csv
-COLUMNS = ("iteration", "rate", "loss", "pixel_accuracy", "validation_loss", "validation_accuracy", "validation_mean_iou",
-           "images_per_second")
+COLUMNS = ("iteration", "rate", "loss", "pixel_accuracy", "validation_loss", "validation_accuracy",
+           "validation_mean_iou", "images_per_second")
 
 
 @dataclass
@@ -68,7 +69,7 @@ class Training:
         self.forward = torch.compile(model) if recipe.runtime.compile else model
         self.iteration = 0
         self.best = -1.0
-        self.warned = False
+        self.batch_rows = torch.empty(0, dtype=torch.int64)  # of the last iteration, for messages
 
     @property
     def last(self) -> Path:
@@ -93,8 +94,8 @@ class Training:
         if self.iteration >= plan.iterations:
             log.info("%s: all %d iterations are done", plan.name, plan.iterations)
             return
-        batches = load(self.examples.training, self.examples.order(self.iteration * plan.batch, plan.iterations * plan.batch),
-                       plan.micro_batch, plan.workers)
+        order = self.examples.order(self.iteration * plan.batch, plan.iterations * plan.batch)
+        batches = load(self.examples.training, order, plan.micro_batch, plan.workers)
         self.model.train()
         rows = _LogFile(self.folder / "log.csv", self.iteration)
         board = SummaryWriter(str(self.folder), purge_step=self.iteration)
@@ -138,24 +139,28 @@ class Training:
             right = right + ((scores.argmax(1) == labels) & valid).sum()
             counted = counted + valid.sum()
         losses = float(losses)
+        self.batch_rows = torch.cat(seen)
         if not math.isfinite(losses):
-            windows = " ".join(self.examples.training.window_id(int(row)) for row in torch.cat(seen))
-            good = f"{self.last} is the last good checkpoint" if self.last.is_file() else "no checkpoint was written yet"
-            raise UserError(f"the loss is {losses} at iteration {self.iteration + 1} of {self.plan.name}: {good}; try a "
-                            f"smaller learning rate (now {self.descent.rate:g}). The windows of this batch: {windows}")
+            raise self._not_finite(f"the loss is {losses}", self.iteration + 1)
         self.descent.step()
         return losses, float(right) / max(float(counted), 1.0)
+
+    def _not_finite(self, what: str, iteration: int) -> UserError:
+        windows = " ".join(self.examples.training.window_id(int(row)) for row in self.batch_rows)
+        good = f"{self.last} is the last good checkpoint" if self.last.is_file() else "no checkpoint was written yet"
+        return UserError(f"{what} at iteration {iteration} of {self.plan.name}: {good}; try a smaller learning rate "
+                         f"(now {self.descent.rate:g}). The windows of this batch: {windows}")
 
     def _validate(self) -> dict[str, float]:
         found = validate(self.model, self.examples.validation, self.examples.validation_rows, self.plan.micro_batch,
                          self.plan.workers, self.recipe, self.device)
         accuracy = found["validation_accuracy"]
-        log.info("%s %d: validation loss %.3f, pixel accuracy %.4f, mean IoU %.4f, rate %g", self.plan.name, self.iteration,
-                 found["validation_loss"], accuracy, found["validation_mean_iou"], self.descent.rate)
+        log.info("%s %d: validation loss %.3f, pixel accuracy %.4f, mean IoU %.4f, rate %g", self.plan.name,
+                 self.iteration, found["validation_loss"], accuracy, found["validation_mean_iou"], self.descent.rate)
         if found.pop("predicted_objects") == 0:
-            log.warning("!!! %s PREDICTS NOTHING BUT BACKGROUND on all validation windows at iteration %d. That is normal "
-                        "for a while at the start only; else look at the learning rate, the labels and the class list.",
-                        self.plan.name, self.iteration)
+            log.warning("!!! %s PREDICTS NOTHING BUT BACKGROUND on all validation windows at iteration %d. That is "
+                        "normal for a while at the start only; else look at the learning rate, the labels and the "
+                        "class list.", self.plan.name, self.iteration)
         self.descent.validated(accuracy)
         if accuracy > self.best:
             self.best = accuracy
@@ -163,6 +168,10 @@ class Training:
         return found
 
     def _save(self, path: Path) -> None:
+        """Writes a checkpoint, unless the last step made a weight infinite while the loss before it was finite."""
+        wrong = next((name for name, value in self.model.state_dict().items() if not value.isfinite().all()), None)
+        if wrong:
+            raise self._not_finite(f"{wrong} holds NaN or infinity", self.iteration)
         content = {
             "training": self.plan.name,
             "iteration": self.iteration,
@@ -267,10 +276,10 @@ class _LogFile:
         kept = []
         if path.is_file() and iteration:
             with path.open(newline="") as file:
-                kept = [row for row in csv.DictReader(file) if int(row["iteration"]) <= iteration]
-        path.parent.mkdir(parents=True, exist_ok=True)
+                whole = [row for row in csv.DictReader(file) if None not in row.values()]  # a kill may cut a line
+                kept = [row for row in whole if int(row["iteration"]) <= iteration]
         self.path = path
-        with path.open("w", newline="") as file:
+        with written_whole(path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(kept)

@@ -39,13 +39,14 @@ def initialise(
 ) -> None:
     """Draws all weights anew, in the order of the layers, from a CPU generator: the same on every device.
 
-    Convolutions get N(0, conv_std), transposed ones N(0, deconv_std); 0 stands for He's sqrt(2 / fan-in), where
-    each output of a stride 1 transposed convolution sees in_channels * kernel^2 inputs too. Biases get 0, BN scale
-    1 and shift bn_shift, statistics 0 and 1. An Fcn's score and upsampling layers keep their own rule.
+    Convolutions get N(0, conv_std), transposed ones and DeconvNet's score layer, which ends its deconvolution
+    network, N(0, deconv_std); 0 stands for He's sqrt(2 / fan-in), where each output of a stride 1 transposed
+    convolution sees in_channels * kernel^2 inputs too. Biases get 0, BN scale 1 and shift bn_shift, statistics 0 and
+    1. An Fcn's score and upsampling layers keep their own rule.
     """
-    for module in model.modules():
+    for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            std = deconv_std if isinstance(module, nn.ConvTranspose2d) else conv_std
+            std = deconv_std if isinstance(module, nn.ConvTranspose2d) or name == "seg_score_voc" else conv_std
             std = std or math.sqrt(2 / (module.in_channels * math.prod(module.kernel_size)))
             drawn = torch.empty(module.weight.shape).normal_(0, std, generator=generator)
             with torch.no_grad():
@@ -84,7 +85,7 @@ def load_into(
 
 
 def start_from_vgg16(model: nn.Module, path: Path | str) -> None:
-    """Fills a full-width network's convolutions, and fc6 and fc7 where they fit, from a torchvision VGG16 file.
+    """Fills a full-width network's convolutions, and fc6 and fc7 where they fit, from a VGG16 file (load_vgg16).
 
     Raises UsageError for a narrow network, UserError for a file that is not VGG16.
     """
@@ -103,8 +104,22 @@ def start_from_vgg16(model: nn.Module, path: Path | str) -> None:
 
 
 def load_vgg16(path: Path | str) -> dict[str, Tensor]:
-    """Reads one of torchvision's two VGG16 files (state dict, .pth or .safetensors); see convert_vgg16."""
-    return convert_vgg16(_read_state(Path(path)), str(path))
+    """VGG16 by our names, from stages.import_caffe's file or one of torchvision's two; see convert_vgg16.
+
+    Raises UserError for a file that is not VGG16.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        tensors, metadata = read_safetensors(path)
+        if metadata.get("kind") == "vgg16":
+            for name, shape in vgg16_shapes().items():
+                if name not in tensors:
+                    raise UserError(f"{path}: {name} is missing: import the .caffemodel again")
+                _check_shape(name, tensors[name], shape, str(path))
+            return tensors
+        if "kind" in metadata:
+            raise UserError(f"{path}: a {metadata['kind']}; expected VGG16, torchvision's or stages.import_caffe's")
+    return convert_vgg16(_read_state(path), str(path))
 
 
 def convert_vgg16(state: dict[str, Tensor], source: str, width: float = 1.0) -> dict[str, Tensor]:

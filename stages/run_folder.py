@@ -107,6 +107,7 @@ def open_run(options: argparse.Namespace, free_keys: tuple[str, ...] = (), needs
         run.voc()  # a wrong folder is an error before anything is written
     if not saved.is_file():
         save_recipe(recipe, saved)
+    if not (root / "run.json").is_file():  # also where recipe and windows were copied to a training machine
         write_json(root / "run.json", {"seed": recipe.seed, **provenance()})
     if run.voc_root and not (root / "data.json").is_file():
         write_json(root / "data.json", {"voc_root": str(run.voc_root.resolve())})

@@ -31,7 +31,7 @@ FCN_STRIDES = (32, 16, 8)
 def window_examples(run: RunFolder, stage: int) -> Examples:
     """Stage 1 or 2: the windows of the training split; a fixed random part of the validation split's."""
     recipe = run.recipe
-    training, validation = (_window_crops(run, stage, split, augment) for split, augment in
+    training, validation = (window_crops(run, stage, split, augment) for split, augment in
                             ((recipe.data.train_split, True), (recipe.data.val_split, False)))
     classes = training.rows.columns["class_index"]
     if not len(classes) or not len(validation):
@@ -41,11 +41,13 @@ def window_examples(run: RunFolder, stage: int) -> Examples:
         return positions(classes, recipe.windows.balance, (recipe.seed, ORDER, stage), start, stop)
 
     chosen = _validation_sample(len(validation), recipe.train.validate_windows, recipe.seed)
-    log.info("stage %d: %d training windows, validation on %d of %d", stage, len(training), len(chosen), len(validation))
+    log.info("stage %d: %d training windows, validation on %d of %d", stage, len(training), len(chosen),
+             len(validation))
     return Examples(training, validation, order, chosen)
 
 
-def _window_crops(run: RunFolder, stage: int, split: str, augment: bool) -> WindowCrops:
+def window_crops(run: RunFolder, stage: int, split: str, augment: bool) -> WindowCrops:
+    """The windows of a split. Those that were materialized need no images."""
     path = run.windows(stage, split)
     if not path.is_file():
         raise UsageError(f"{path}: no windows yet; `python -m stages.build_proposals --run {run.root} --stage {stage}` "
@@ -103,19 +105,20 @@ def train_stage(run: RunFolder, stage: int, vgg16: Path | None, resume: bool, de
         model.load_state_dict(load_checkpoint(start, recipe, device)["model"])
         log.info("stage 2 starts from %s", start)
     training.run()
-    bn = measure(run, model, examples.training, stage, device) if recipe.network.batch_norm else "none"
+    if recipe.network.batch_norm:
+        measure(run, model, examples.training, stage, device)
+    bn = "measured" if recipe.network.batch_norm else "none"
     _save_final(run, model, plan.name, "deconvnet", plan.iterations, bn)
 
 
-def measure(run: RunFolder, model: torch.nn.Module, training: WindowCrops, stage: int, device: torch.device) -> str:
-    """Measures BN statistics over training windows, as the recipe says. Returns 'measured'."""
+def measure(run: RunFolder, model: torch.nn.Module, training: WindowCrops, stage: int, device: torch.device) -> None:
+    """Measures BN statistics over a stage's training windows, as the recipe says."""
     recipe, keys = run.recipe, run.recipe.bn_statistics
     seed = (recipe.seed, MEASURE, stage)
     windows = WindowCrops(training.rows, training.voc, recipe, True, seed)
     order = positions(training.rows.columns["class_index"], recipe.windows.balance, seed, 0, keys.batches * keys.batch)
     measure_bn_statistics(model, load(windows, order, keys.batch, recipe.train.workers), keys.batches, keys.variance,
                           recipe.runtime, device)
-    return "measured"
 
 
 def train_fcn(run: RunFolder, stride: int, vgg16: Path | None, resume: bool, device: torch.device) -> None:
@@ -148,8 +151,8 @@ def _begin(training: Training, resume: bool) -> bool:
             log.info("%s: no checkpoint yet, starts anew", training.last)
         return False
     if not resume:
-        raise UsageError(f"{training.last}: there is a checkpoint already: --resume goes on from it; to start anew, remove "
-                         f"{training.folder} or use another --run folder")
+        raise UsageError(f"{training.last}: there is a checkpoint already: --resume goes on from it; to start anew, "
+                         f"remove {training.folder} or use another --run folder")
     training.resume()
     return True
 

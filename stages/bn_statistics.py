@@ -1,0 +1,62 @@
+"""`python -m stages.bn_statistics`: measures a network's BN statistics over the run's training windows."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from deconvnet.errors import UsageError
+from deconvnet.networks import load_unmeasured, save_network
+from deconvnet.training import prepare
+from stages.cli import make_parser, run_command
+from stages.run_folder import add_run_arguments, git_commit, open_run, seed_everything
+from stages.train import choose_device, measure, window_crops
+
+log = logging.getLogger(__name__)
+
+KIND = "deconvnet"
+
+
+def main(options: argparse.Namespace) -> None:
+    """Loads the weights, measures with them frozen, writes them with the statistics."""
+    run = open_run(options, free_keys=("runtime.", "infer.", "crf.", "bn_statistics.", "train.workers"),
+                   needs_images=bool(options.voc_root))
+    recipe, stage = run.recipe, options.stage
+    if not recipe.network.batch_norm:
+        raise UsageError("recipe key network.batch_norm is false: there are no statistics to measure")
+    weights = options.weights or run.network(f"stage{stage}")
+    seed_everything(recipe.seed)
+    model, metadata = load_unmeasured(weights, KIND, recipe)
+    if metadata.get("bn") == "folded":
+        raise UsageError(f"{weights}: its BN is folded into scale and shift, so there is nothing to measure; "
+                         "stages.infer takes it as it is")
+    device = choose_device(options.device)
+    training = window_crops(run, stage, recipe.data.train_split, True)
+    measure(run, prepare(model, recipe.runtime, device), training, stage, device)
+    origin = metadata.get("origin", {"file": metadata.get("source", weights.name)})
+    origin |= {"bn_statistics": {"stage": stage, "commit": git_commit(), **run.recipe_keys("bn_statistics.")}}
+    to = options.to or weights
+    save_network(model, to, KIND, recipe, "measured", origin)
+    log.info("%s: BN statistics over %d batches of %d windows of stage %d", to, recipe.bn_statistics.batches,
+             recipe.bn_statistics.batch, stage)
+
+
+def parse() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = make_parser(
+        "stages.bn_statistics",
+        "Measures a DeconvNet's BN statistics over the run's training windows, with frozen weights. stages.train does\n"
+        "so after training; this command is for imported weights, and for other bn_statistics keys (--set).",
+        "python -m stages.bn_statistics --run runs/voc --weights DeconvNet.safetensors --to measured.safetensors",
+    )
+    add_run_arguments(parser)
+    parser.add_argument("--stage", type=int, choices=(1, 2), default=2, help="whose windows (default: 2)")
+    parser.add_argument("--weights", type=Path, metavar="FILE.safetensors",
+                        help="the network (default: the run's network of that stage)")
+    parser.add_argument("--to", type=Path, metavar="FILE.safetensors", help="file to write (default: the weights' own)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(parse(), main))
