@@ -49,7 +49,8 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_columns_stand_in_the_order_of_the_headings(tmp_path: Path) -> None:
-    labels = {name: np.full((40, 60), label, np.uint8) for label, name in enumerate(("truth", "FCN-8s", "DeconvNet"), 1)}
+    headings = ("truth", "FCN-8s", "DeconvNet")
+    labels = {name: np.full((40, 60), label, np.uint8) for label, name in enumerate(headings, 1)}
     rows = [SheetRow(name, np.full((40, 60, 3), (250, 130, 10), np.uint8), labels) for name in ("first", "second")]
     sheet(rows, CLASSES, tmp_path / "sheet.png")
     found, palette = colours(tmp_path / "sheet.png"), voc_palette()

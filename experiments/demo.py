@@ -1,0 +1,105 @@
+"""The whole pipeline on generated images, small enough for two CPU cores: the README's commands, one after the other.
+
+Run again it goes on where it was, and repeats nothing that is whole. What it makes stays: the images in data/synthetic,
+everything else in the run folder.
+"""
+
+import argparse
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from deconvnet.errors import UserError
+from experiments.table1 import evaluate_command, infer_command, table_rows
+from stages.cli import make_parser, run_command
+from stages.run_folder import SYNTHETIC
+
+SPLIT, AGGREGATE = "val", "max"
+TRAININGS = {"stage1": ("--stage", "1"), "stage2": ("--stage", "2"), "fcn8s": ("--model", "fcn8s")}
+GRACE = 20  # seconds that an interrupted command has for tidying up
+
+
+def commands(run: Path, data: Path, recipe: str, size: tuple[str, ...] = ()) -> list[list[str]]:
+    """The arguments of python for each step, in order; a training that has begun goes on.
+
+    recipe: a recipe's name or file; size: options of experiments.synthetic_voc. Only the step that makes the run folder
+    names recipe and data set: the folder remembers them.
+    """
+    voc_root = data / "VOC2012"
+    steps = [
+        ["-m", "experiments.synthetic_voc", str(data), *size],
+        ["-m", "stages.build_proposals", "--run", str(run), "--recipe", recipe, "--voc-root", str(voc_root)],
+    ]
+    for name, options in TRAININGS.items():
+        begun = (run / name / "last.pt").is_file()
+        steps.append(["-m", "stages.train", "--run", str(run), *options, *(["--resume"] if begun else [])])
+    rows = table_rows(AGGREGATE)
+    steps += [infer_command(row, run, SPLIT) for row in rows]
+    steps += [evaluate_command(row, run, SPLIT, voc_root) for row in rows]
+    steps += [["-m", "experiments.reproduce", str(run)], ["-m", "experiments.figures", str(run)]]
+    return steps
+
+
+def run_step(arguments: list[str]) -> None:
+    """Prints a command, runs it to its end, prints how long it took. Raises UserError when it fails."""
+    command = f"python {shlex.join(arguments)}"
+    print(f"\n$ {command}", flush=True)
+    started = time.monotonic()
+    process = subprocess.Popen([sys.executable, *arguments])
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:
+        _stop(process)
+        raise
+    if status:
+        raise UserError(f"`{command}` ended with status {status}; see its message above, and run the demo again: it "
+                        "goes on from there")
+    print(f"({duration(time.monotonic() - started)})", flush=True)
+
+
+def _stop(process: subprocess.Popen) -> None:
+    """Waits for a command that is being interrupted. A terminal's Ctrl-C reached it too; another SIGINT perhaps not."""
+    try:
+        process.wait(GRACE)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+
+
+def duration(seconds: float) -> str:
+    """'75.2 s' as '1 min 15 s'."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def demo(run: Path, data: Path, recipe: str, size: tuple[str, ...] = ()) -> None:
+    """Runs every step; says at the end what there is to see."""
+    started = time.monotonic()
+    for step in commands(run, data, recipe, size):
+        run_step(step)
+    print(f"\nthe whole pipeline in {duration(time.monotonic() - started)}; the table above is also in\n"
+          f"  {run / 'report' / 'table1.md'} (and .csv, .json)\n"
+          f"sheet of pictures (image, truth, FCN-8s, DeconvNet, ensemble, ensemble + CRF):\n"
+          f"  {run / 'report' / 'sheet.png'}\n"
+          f"training curves:\n"
+          f"  {run / 'report' / 'curves.png'}")
+
+
+def main(options: argparse.Namespace) -> None:
+    """The demo at its own size."""
+    demo(options.out, SYNTHETIC, "tiny")
+
+
+def parse() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = make_parser("experiments.demo", __doc__.strip(), "python -m experiments.demo")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", default=Path("runs/demo"),
+                        help="the run folder (default: %(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(parse(), main))
