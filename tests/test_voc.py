@@ -395,8 +395,8 @@ def test_fractions_are_rounded(folder: Path) -> None:
     assert listed(voc(folder).objects("a"))[0] == (CAT, [1, 1, 5, 4], 12)
 
 
-@pytest.mark.parametrize("corners", [("", 1, 2, 2), ("x", 1, 2, 2), ("nan", 1, 2, 2), (1, 1, "inf", 2), (1, 1, 1e20, 2)],
-                         ids=str)
+@pytest.mark.parametrize("corners", [("", 1, 2, 2), ("x", 1, 2, 2), ("nan", 1, 2, 2), (1, 1, "inf", 2), (1, 1, 1e20, 2)
+                                     ], ids=str)
 def test_corners_that_are_no_numbers(folder: Path, corners: tuple) -> None:
     path = annotate(folder, "a", [("cat", corners)])
     refused(lambda: voc(folder).objects("a"), path)
