@@ -19,7 +19,7 @@ from stages.run_folder import SYNTHETIC
 
 SPLIT, AGGREGATE = "val", "max"
 TRAININGS = {"stage1": ("--stage", "1"), "stage2": ("--stage", "2"), "fcn8s": ("--model", "fcn8s")}
-GRACE = 20  # seconds that an interrupted command has for tidying up
+GRACE = 10  # seconds that an interrupted command has for tidying up
 
 
 def commands(run: Path, data: Path, recipe: str, size: tuple[str, ...] = ()) -> list[list[str]]:

@@ -1,7 +1,6 @@
 """Pictures of a run: a sheet of its segmentations beside the truth, and the curves of its trainings."""
 
 import argparse
-import csv
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,12 @@ from deconvnet.errors import UsageError, UserError
 from deconvnet.files import written_whole
 from deconvnet.palette import voc_palette
 from deconvnet.voc import VOID, VocFolder, read_label_png
-from experiments.reproduce import read_run
+from experiments.records import log_lines, read_run
 from experiments.table1 import table_rows
 from stages.cli import make_parser, run_command
 
 HEADINGS = {"FCN-8s": "FCN-8s", "DeconvNet": "DeconvNet", "EDeconvNet": "ensemble", "EDeconvNet+CRF": "ensemble + CRF"}
+LOGGED = ("iteration", "loss", "pixel_accuracy", "validation_loss", "validation_accuracy")
 CELL = 1.7  # inches of a picture's longer side
 TRAININGS = (("DeconvNet", ("stage1", "stage2")), ("FCN", ("fcn32s", "fcn16s", "fcn8s")))
 
@@ -116,14 +116,12 @@ def curves(run: Path, path: Path) -> None:
 
 
 def read_log(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a training's log.csv as float64; NaN where a line has no number. Raises UserError."""
-    with path.open(newline="") as file:
-        reader = csv.DictReader(file)
-        lines = list(reader)
+    """The columns LOGGED of a training's log.csv as float64; NaN where a line has no number. Raises UserError."""
+    lines = log_lines(path)
     try:
-        return {name: np.array([float(line[name] or "nan") for line in lines]) for name in reader.fieldnames or ()}
-    except (TypeError, ValueError):
-        raise UserError(f"{path}: not a whole training log") from None
+        return {name: np.array([float(line[name] or "nan") for line in lines]) for name in LOGGED}
+    except (KeyError, ValueError):
+        raise UserError(f"{path}: not a training's log; expected a number or nothing in {', '.join(LOGGED)}") from None
 
 
 def _curve(axis: Axes, log: dict[str, np.ndarray], measure: str, start: float, name: str) -> None:
@@ -146,8 +144,11 @@ def _save(figure: Figure, path: Path) -> None:
 
 def main(options: argparse.Namespace) -> None:
     """The sheet, and the curves beside it."""
-    recipe, record = read_run(options.run)
-    voc = VocFolder(Path(record["voc_root"]), recipe.data.classes)
+    record = read_run(options.run)
+    recipe, voc_root = record.recipe, options.voc_root or record.voc_root
+    if voc_root is None:
+        raise UsageError(f"{options.run}: does not say where its images are; give --voc-root")
+    voc = VocFolder(voc_root, recipe.data.classes)
     split = options.split or recipe.data.val_split
     known = voc.image_ids(split)
     if options.images.isdecimal() and options.images not in known:
@@ -173,6 +174,7 @@ def parse() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = make_parser("experiments.figures", __doc__.strip(), "python -m experiments.figures runs/voc --images 12")
     parser.add_argument("run", metavar="RUN", type=Path, help="run folder")
+    parser.add_argument("--voc-root", type=Path, metavar="FOLDER", help="VOC-layout folder (default: the run's own)")
     parser.add_argument("--split", help="split that was predicted (default: the recipe's validation split)")
     parser.add_argument("--aggregate", choices=("max", "sum", "mean"), default="max", help="default: max")
     parser.add_argument("--images", default="8", metavar="N|ID,ID,...",

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from deconvnet.errors import UsageError, UserError
+from deconvnet.errors import UsageError
 from deconvnet.files import write_json, write_text
-from deconvnet.recipe import VOC_CLASSES, Recipe, load_recipe
+from deconvnet.recipe import VOC_CLASSES
+from experiments.records import Record, log_lines, read_run
 from experiments.table1 import Result, class_mean, paper_table, read_result, read_server_result, table_rows
 from proposals.files import opened
 from stages.cli import make_parser, run_command
@@ -23,14 +24,13 @@ DIFFERENT_TASKS = (
 )
 
 
-def describe_run(run: Path, recipe: Recipe, record: dict[str, Any]) -> dict[str, str]:
+def describe_run(run: Path, record: Record) -> dict[str, str]:
     """What data and schedule a run used: heading -> text. Whatever is not there yet is said to be."""
-    voc_root, data, network, infer = Path(record["voc_root"]), recipe.data, recipe.network, recipe.infer
-    synthetic = any((folder / "synthetic.json").is_file() for folder in (voc_root, voc_root / "VOC2012"))
-    kind = "generated (synthetic) images, " if synthetic else ""
+    recipe = record.recipe
+    data, network, infer = recipe.data, recipe.network, recipe.infer
     lines = {
         "Recipe": f"{recipe.name}, seed {recipe.seed}",
-        "Data": f"{kind}{'/'.join(voc_root.parts[-2:])}, trained on {data.train_split}, validated on {data.val_split}, "
+        "Data": f"{_images(record.voc_root)}, trained on {data.train_split}, validated on {data.val_split}, "
                 f"{len(data.classes)} classes",
         "Proposals": f"{recipe.proposals.count} an image, edges: {_edges(run, data.val_split, data.train_split)}",
     }
@@ -48,11 +48,18 @@ def describe_run(run: Path, recipe: Recipe, record: dict[str, Any]) -> dict[str,
                                       + _training(run / name, planned, recipe.fcn.batch, "images"))
     lines["Inference"] = (f"{infer.proposals} windows an image, outside a window: {infer.outside}, ensemble: "
                           f"{infer.ensemble_rule}, CRF kernels: {recipe.crf.normalization} normalisation")
-    packages = record.get("packages", {})
-    lines["Made with"] = (f"commit {record.get('commit', 'unknown')}, Python {record.get('python', '?')}, "
-                          f"{', '.join(f'{name} {number}' for name, number in packages.items())}; "
-                          f"{record.get('machine', 'unknown machine')}")
+    made_with = record.made_with
+    packages = ", ".join(f"{name} {number}" for name, number in made_with.get("packages", {}).items())
+    lines["Made with"] = (f"commit {made_with.get('commit', 'unknown')}, Python {made_with.get('python', '?')}, "
+                          f"{packages}; {made_with.get('machine', 'unknown machine')}")
     return lines
+
+
+def _images(voc_root: Path | None) -> str:
+    if voc_root is None:
+        return "folder not recorded"
+    synthetic = any((folder / "synthetic.json").is_file() for folder in (voc_root, voc_root / "VOC2012"))
+    return f"{'generated (synthetic) images, ' if synthetic else ''}{'/'.join(voc_root.parts[-2:])}"
 
 
 def _edges(run: Path, *splits: str) -> str:
@@ -79,8 +86,7 @@ def _training(folder: Path, planned: int, batch: int, unit: str) -> str:
     path = folder / "log.csv"
     if not path.is_file():
         return "not trained in this run folder"
-    with path.open(newline="") as file:
-        lines = list(csv.DictReader(file))
+    lines = log_lines(path)
     if not lines:
         return f"0 of {planned:,} iterations"
     last = lines[-1]
@@ -190,23 +196,10 @@ def to_csv(lines: list[dict[str, Any]]) -> str:
     return buffer.getvalue()
 
 
-def read_run(run: Path) -> tuple[Recipe, dict[str, Any]]:
-    """A run folder's recipe and record. Raises UsageError for a folder that is none, UserError for a damaged one."""
-    for name in ("recipe.yaml", "run.json"):
-        if not (run / name).is_file():
-            raise UsageError(f"{run / name}: no such file; expected a run folder, which stages.build_proposals begins")
-    try:
-        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
-        record["voc_root"]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{run / 'run.json'}: damaged; expected JSON with voc_root") from None
-    return load_recipe(run / "recipe.yaml"), record
-
-
 def report(options: argparse.Namespace) -> None:
     """Reads, compares, prints, writes."""
-    recipe, record = read_run(options.run)
-    classes, split = recipe.data.classes, options.split or recipe.data.val_split
+    record = read_run(options.run)
+    classes, split = record.recipe.data.classes, options.split or record.recipe.data.val_split
     subset = [name.strip() for name in (options.subset_classes or "").split(",") if name.strip()]
     unknown = [name for name in subset if name not in classes]
     if unknown:
@@ -217,8 +210,8 @@ def report(options: argparse.Namespace) -> None:
     if server and classes != VOC_CLASSES:
         raise UsageError("--server-result: the run's classes are not VOC's 21")
     results = [read_server_result(row, server[row.folder]) if row.folder in server
-               else read_result(row, options.run, split, Path(record["voc_root"]), classes) for row in rows]
-    description = describe_run(options.run, recipe, record)
+               else read_result(row, options.run, split, record.voc_root or Path("VOC"), classes) for row in rows]
+    description = describe_run(options.run, record)
     lines = compare(results, classes, subset)
     text = to_markdown(description, results, lines, classes, subset)
     out = options.out or options.run / "report"

@@ -80,8 +80,9 @@ def print_hdf5(path: Path) -> None:
     with opened(path) as file:
         attributes = {name: _decoded(value) for name, value in file.attrs.items()}
         recipe = attributes.pop("recipe", None)
-        print(f"{path}: {attributes.pop('format', 'HDF5, not of this project')}, "
-              f"version {attributes.pop('format_version', 'not given')}")
+        kind = "score maps of an image" if set(file) == {"scores"} else "HDF5, not of this project"
+        version = f", version {attributes.pop('format_version')}" if "format_version" in attributes else ""
+        print(f"{path}: {attributes.pop('format', kind)}{version}")
         for name, value in attributes.items():
             print(f"  {name}: {_short(value)}")
         print()

@@ -44,7 +44,8 @@ def run(tmp_path: Path) -> Path:
         for row, label in (("fcn8s", 2), ("deconvnet-max-fcn-crf", 3)):
             write_label_png(run / f"predictions/val/{row}/{image_id}.png", np.full((40, 60), label, np.uint8))
     save_recipe(load_recipe("tiny", [f"data.classes=[{','.join(CLASSES)}]"]), run / "recipe.yaml")
-    (run / "run.json").write_text(json.dumps({"voc_root": str(voc)}))
+    (run / "run.json").write_text("{}")
+    (run / "data.json").write_text(json.dumps({"voc_root": str(voc)}))
     return run
 
 
@@ -112,8 +113,11 @@ def test_errors_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     refused("'77'", run, "--images", "00,77")
     refused("at least one", run, "--images", "0")
     refused(".png", run, "--out", tmp_path / "sheet.jpg")
+    (run / "data.json").rename(run / "aside.json")
+    refused("--voc-root", run)
+    (run / "aside.json").rename(run / "data.json")
     (run / "predictions/val/fcn8s/03.png").unlink()
     refused("03.png", run, "--images", "03")
     (run / "stage1").mkdir()
-    (run / "stage1/log.csv").write_text(LOG + "20,0.01,abc\n")
+    (run / "stage1/log.csv").write_text(LOG + "20,0.01,abc,,,,,\n")
     refused("log.csv", run, "--images", "00")

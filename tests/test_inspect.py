@@ -11,6 +11,7 @@ from deconvnet.checkpoint import save_checkpoint
 from deconvnet.layer_table import layer_table
 from deconvnet.networks import make_network, save_network
 from deconvnet.recipe import Network, Recipe, load_recipe, recipe_keys, recipe_to_dict
+from deconvnet.score_files import write_scores
 from proposals.files import write_rows
 from stages.cli import run_command
 from stages.inspect import main, parse
@@ -113,6 +114,13 @@ def test_hdf5(tmp_path: Path, narrow: Recipe, capsys: pytest.CaptureFixture) -> 
     assert "proposals, version 1" in out and "edges: gradient" in out and "rows by class: dog 1" in out
     boxes = next(line for line in out.splitlines() if line.startswith("boxes"))
     assert boxes.split() == "boxes 1 x 4 int32 1 ... 17".split()
+
+
+def test_score_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_scores(tmp_path / "one.h5", np.zeros((3, 20, 30), np.float32), "float16")
+    assert inspect(tmp_path / "one.h5") == 0
+    out = capsys.readouterr().out
+    assert "one.h5: score maps of an image" in out and "scores   3 x 20 x 30  float16" in out
 
 
 def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -38,8 +38,8 @@ def score_row(run: Path, folder: str, classes: list[str], seed: int, absent: tup
 def make_run(root: Path, overrides: list[str] | None = None) -> Path:
     root.mkdir()
     save_recipe(load_recipe("tiny", overrides or []), root / "recipe.yaml")
-    record = {"voc_root": "/some/where/data/VOC2012", "commit": "abc123", "packages": {}}
-    (root / "run.json").write_text(json.dumps(record))
+    (root / "run.json").write_text(json.dumps({"commit": "abc123", "packages": {}}))
+    (root / "data.json").write_text(json.dumps({"voc_root": "/some/where/data/VOC2012"}))
     return root
 
 
@@ -111,7 +111,8 @@ def test_what_the_run_used_is_read_from_its_files(run: Path, capsys: pytest.Capt
     (run / "stage1").mkdir()
     (run / "stage1/log.csv").write_text(
         "iteration,rate,loss,pixel_accuracy,validation_loss,validation_accuracy,validation_mean_iou,images_per_second\n"
-        "20,0.01,2.5,0.3,,,,100\n200,0.001,1.25,0.5,1.3,0.5125,0.125,100\n220,0.001,1.2,0.5,,,,100\n")
+        "20,0.01,2.5,0.3,,,,100\n200,0.001,1.25,0.5,1.3,0.5125,0.125,100\n220,0.001,1.2,0.5,,,,100\n"
+        "240,0.0")  # a kill cut the last line
     planned = load_recipe("tiny").train
     assert reproduce(run) == 0
     out = capsys.readouterr().out
@@ -157,6 +158,9 @@ def test_errors_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
         assert err.startswith("error: ") and err.count("\n") == 1 and word in err, err
 
     refused("recipe.yaml", tmp_path / "nothing")
+    (run / "data.json").write_text("{")
+    refused("data.json: damaged", run)
+    (run / "data.json").unlink()
     refused("'lion'", run, "--subset-classes", "lion")
     refused("ROW=FILE", run, "--server-result", "server.csv")
     path = run / "predictions/val/fcn8s/metrics.json"

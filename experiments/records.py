@@ -1,0 +1,48 @@
+"""What a run folder tells of itself: recipe, record, data set, training logs."""
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deconvnet.errors import UsageError, UserError
+from deconvnet.recipe import Recipe, load_recipe
+
+
+@dataclass
+class Record:
+    """recipe.yaml, run.json (commit, versions, machine), and the data set's folder where data.json names it."""
+
+    recipe: Recipe
+    made_with: dict[str, Any]
+    voc_root: Path | None
+
+
+def read_run(run: Path) -> Record:
+    """A run folder's record. Raises UsageError for a folder that is none, UserError for a damaged one."""
+    for name in ("recipe.yaml", "run.json"):
+        if not (run / name).is_file():
+            raise UsageError(f"{run / name}: no such file; expected a run folder, which stages.build_proposals begins")
+    data = _json(run / "data.json") if (run / "data.json").is_file() else {}
+    voc_root = Path(data["voc_root"]) if isinstance(data.get("voc_root"), str) else None
+    return Record(load_recipe(run / "recipe.yaml"), _json(run / "run.json"), voc_root)
+
+
+def log_lines(path: Path) -> list[dict[str, str]]:
+    """The whole lines of a training's log.csv; a kill may have cut the last one. Raises UserError."""
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = [line for line in csv.DictReader(file) if None not in line.values()]
+    if lines and not {"iteration", "rate", "loss", "validation_accuracy"} <= set(lines[0]):
+        raise UserError(f"{path}: not a training's log; expected the columns that stages.train writes")
+    return lines
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: damaged; expected a JSON object, as stages.build_proposals writes")
+    return content
