@@ -174,10 +174,15 @@ def main(options: argparse.Namespace) -> None:
                                        "train.checkpoint_every"), needs_images=not materialized)
     seed_everything(run.recipe.seed)
     device = choose_device(options.device)
-    if options.stage:
-        train_stage(run, options.stage, options.vgg16, options.resume, device)
-    else:
-        train_fcn(run, int(options.model.removeprefix("fcn").removesuffix("s")), options.vgg16, options.resume, device)
+    try:
+        if options.stage:
+            train_stage(run, options.stage, options.vgg16, options.resume, device)
+        else:
+            stride = int(options.model.removeprefix("fcn").removesuffix("s"))
+            train_fcn(run, stride, options.vgg16, options.resume, device)
+    except KeyboardInterrupt:
+        log.info("the same command with --resume goes on from the last checkpoint")
+        raise
 
 
 def choose_device(name: str) -> torch.device:
