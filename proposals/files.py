@@ -89,11 +89,16 @@ class Rows:
 
     def of_image(self, image_id: str) -> Arrays:
         """The rows of an image. Raises UserError when the file has no such image."""
+        span = self.span(image_id)
+        return {name: column[span] for name, column in self.columns.items()}
+
+    def span(self, image_id: str) -> slice:
+        """Where an image's rows are. Raises UserError when the file has no such image."""
         if image_id not in self._positions:
             raise UserError(f"{self.path}: holds nothing for image {image_id}; make it again with "
                             "stages.build_proposals")
         index = self._positions[image_id]
-        return {name: column[self.first[index] : self.first[index + 1]] for name, column in self.columns.items()}
+        return slice(int(self.first[index]), int(self.first[index + 1]))
 
     def __post_init__(self) -> None:
         self._positions = {image_id: index for index, image_id in enumerate(self.image_ids)}
@@ -143,5 +148,5 @@ def opened(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, KeyError, RuntimeError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
         raise UserError(f"{path}: not an HDF5 file, cut short or damaged: {error}") from None

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
@@ -25,8 +26,9 @@ def make_parts(folder: Path, image_ids: list[str], work: Callable[[str], Arrays]
                description: str) -> list[str]:
     """Calls `work(image_id)` for each image without a part yet; keeps its arrays in folder/ID.npz, written whole.
 
-    work: picklable; raises UserError for an image that cannot be used. on_error: 'stop' raises it, naming the image;
-    'skip' logs it at once and goes on. Returns the ids that have a part, in the order given.
+    work: picklable, sent to each worker once; raises UserError for an image that cannot be used. on_error: 'stop'
+    raises it, naming the image; 'skip' logs it at once and goes on. Returns the ids that have a part, in the order
+    given. Raises UserError when none has.
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [image_id for image_id in image_ids if not part_path(folder, image_id).exists()]
@@ -44,6 +46,8 @@ def make_parts(folder: Path, image_ids: list[str], work: Callable[[str], Arrays]
             skipped.add(image_id)
     if skipped:
         log.warning("%s: %d images left out", description, len(skipped))
+    if len(skipped) == len(image_ids):
+        raise UserError(f"{description}: none of the {len(image_ids)} images could be used")
     return [image_id for image_id in image_ids if image_id not in skipped]
 
 
@@ -53,9 +57,13 @@ def part_path(folder: Path, image_id: str) -> Path:
 
 
 def read_part(folder: Path, image_id: str) -> Arrays:
-    """An image's arrays."""
-    with np.load(part_path(folder, image_id), allow_pickle=False) as part:
-        return dict(part)
+    """An image's arrays. Raises UserError when the part is damaged, as a crash of the machine may leave it."""
+    path = part_path(folder, image_id)
+    try:
+        with np.load(path, allow_pickle=False) as part:
+            return dict(part)
+    except (ValueError, EOFError, KeyError, BadZipFile) as error:
+        raise UserError(f"{path}: damaged ({error}); remove it and run the same command again") from None
 
 
 def remove_parts(folder: Path) -> None:
@@ -78,13 +86,23 @@ def _results(image_ids: list[str], work: Callable[[str], Arrays], folder: Path,
         waiting, running = iter(image_ids), dict[Future, str]()
         while True:
             while len(running) < 4 * workers and (image_id := next(waiting, None)) is not None:
-                running[pool.submit(_one_here, image_id)] = image_id
+                running[_submit(pool, image_id)] = image_id
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 yield running.pop(future), future.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, image_id: str) -> Future:
+    # A worker starts inside submit() and inherits the blocked signal: Ctrl-C, which reaches the whole process group,
+    # is then the parent's alone, and the workers finish their images. It is not lost here, only late.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(_one_here, image_id)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _one(image_id: str, work: Callable[[str], Arrays], folder: Path) -> UserError | None:
@@ -101,7 +119,6 @@ def _start_worker(work: Callable[[str], Arrays], folder: Path) -> None:
     """Hands a process its work once: it may hold a split's proposals or an edge model, too much to send each time."""
     global _work_here
     _work_here = work, folder
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's: it lets the workers finish their images
     threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
 

@@ -18,7 +18,7 @@ from deconvnet.voc import VocFolder
 from deconvnet.windows import object_labels, window_labels, window_picture
 from proposals.edge_boxes import propose
 from proposals.edges import make_detector
-from proposals.files import Rows, read_rows, write_rows
+from proposals.files import opened, read_rows, write_rows
 from proposals.parts import Arrays, make_parts, read_part, remove_parts
 from proposals.select import stage1_rows, stage2_rows
 from stages.cli import make_parser, run_command
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class ProposalWork:
-    """Edges and EdgeBoxes of one image; picklable, so that worker processes can do it."""
+    """Edges and EdgeBoxes of one image; picklable, so that worker processes can do it, each with its own detector."""
 
     voc: VocFolder
     recipe: Recipe
@@ -38,6 +38,9 @@ class ProposalWork:
     @cached_property
     def detector(self):
         return make_detector(self.recipe.proposals.edges, self.model)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name != "detector"}  # OpenCV's forest stays here
 
     def __call__(self, image_id: str) -> Arrays:
         image = self.voc.read_image(image_id)
@@ -63,7 +66,8 @@ class WindowWork:
     recipe: Recipe
     stage: int
     materialize: bool
-    proposals: Rows | None
+    proposals: Path | None
+    spans: dict[str, slice]  # where each image's rows are in that file: all of them are too much for every worker
 
     def __call__(self, image_id: str) -> Arrays:
         keys = self.recipe.windows
@@ -72,8 +76,9 @@ class WindowWork:
         if self.stage == 1:
             rows = stage1_rows(objects, keys)
         else:
-            found = self.proposals.of_image(image_id)
-            rows = stage2_rows(objects, found["boxes"], found["scores"], keys)
+            with opened(self.proposals) as file:
+                boxes, scores = (file[name][self.spans[image_id]] for name in ("boxes", "scores"))
+            rows = stage2_rows(objects, boxes, scores, keys)
         arrays = {"size": np.array(mask.shape, np.int32), **vars(rows)}
         if self.materialize:
             own_only = self.stage == 1 and keys.stage1_labels == "object"
@@ -109,7 +114,10 @@ def build_windows(run: RunFolder, split: str, stage: int, materialize: bool, wor
     """Writes run/windows/stageN-SPLIT.h5, unless it is there whole. Stage 2 reads the split's proposals."""
     voc = run.voc()
     proposals = read_rows(run.proposals(split), "proposals", voc.fingerprint(split)) if stage == 2 else None
-    work = WindowWork(voc, run.recipe, stage, materialize, proposals)
+    path, spans = None, {}
+    if proposals:
+        path, spans = proposals.path, {image_id: proposals.span(image_id) for image_id in proposals.image_ids}
+    work = WindowWork(voc, run.recipe, stage, materialize, path, spans)
     shaped_by = {"stage": stage, "materialize": materialize, **run.recipe_keys("windows.", "data.least_object_pixels")}
     if proposals:
         shaped_by |= proposals.attributes["shaped_by"]
