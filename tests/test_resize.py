@@ -1,0 +1,121 @@
+"""Resizing of test windows and score maps: against explicit loops, OpenCV, and MATLAB's imresize written out."""
+
+from math import ceil, floor
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from deconvnet.resize import matlab_weights, resize_picture, resize_scores
+
+SIZES = [(8, 3), (9, 4), (31, 7), (500, 224), (225, 224), (224, 224), (1, 1), (1, 5), (5, 1), (2, 7), (3, 8), (64, 300),
+         (224, 531)]
+
+
+def bilinear(planes: np.ndarray, height: int, width: int, align_corners: bool = False) -> np.ndarray:
+    """Planes C x H x W, pixel by pixel: the weighted mean of the four neighbours of where a pixel's centre falls."""
+    def place(index: int, before: int, after: int) -> tuple[int, int, float]:
+        if align_corners:
+            at = index * (before - 1) / max(1, after - 1)
+        else:
+            at = (index + 0.5) * before / after - 0.5
+        at = min(max(at, 0.0), before - 1.0)
+        low = int(at)
+        return low, min(low + 1, before - 1), at - low
+
+    out = np.zeros((len(planes), height, width))
+    for y in range(height):
+        top, bottom, down = place(y, planes.shape[1], height)
+        for x in range(width):
+            left, right, along = place(x, planes.shape[2], width)
+            out[:, y, x] = ((1 - down) * ((1 - along) * planes[:, top, left] + along * planes[:, top, right])
+                            + down * ((1 - along) * planes[:, bottom, left] + along * planes[:, bottom, right]))
+    return out
+
+
+def contributions(before: int, after: int) -> np.ndarray:
+    """MATLAB's contributions() for a bilinear imresize with antialiasing, 1-based as there; dense, after x before."""
+    scale = after / before
+    width = 2.0 / scale if scale < 1 else 2.0
+
+    def kernel(x: float) -> float:
+        if scale < 1:
+            x *= scale
+        return (x + 1) * (-1 <= x < 0) + (1 - x) * (0 <= x <= 1)  # scaled by `scale` there; normalised below anyway
+
+    auxiliary = [*range(1, before + 1), *range(before, 0, -1)]
+    matrix = np.zeros((after, before))
+    for x in range(1, after + 1):
+        u = x / scale + 0.5 * (1 - 1 / scale)
+        left = floor(u - width / 2)
+        indices = [left + p for p in range(ceil(width) + 2)]
+        weights = [kernel(u - index) for index in indices]
+        for index, weight in zip(indices, weights, strict=True):
+            matrix[x - 1, auxiliary[(index - 1) % len(auxiliary)] - 1] += weight / sum(weights)
+    return matrix
+
+
+@pytest.mark.parametrize(("before", "after"), SIZES)
+def test_matlab_weights_are_contributions(before: int, after: int) -> None:
+    found = matlab_weights(before, after).numpy()
+    np.testing.assert_allclose(found, contributions(before, after), atol=2e-6)
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-5)
+    assert found.min() >= 0
+
+
+def test_matlab_weights_by_hand() -> None:
+    # Halving: kernel base 4, centres at 0.5 and 2.5; taps at distance .5, 1.5 weigh 3/8, 1/8; the border is mirrored.
+    np.testing.assert_allclose(matlab_weights(4, 2), [[4 / 8, 3 / 8, 1 / 8, 0], [0, 1 / 8, 3 / 8, 4 / 8]], atol=1e-6)
+    # Doubling: plain bilinear, the border repeated.
+    np.testing.assert_allclose(matlab_weights(2, 4), [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]], atol=1e-6)
+    np.testing.assert_allclose(matlab_weights(5, 5), np.eye(5), atol=1e-6)
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 7), (14, 9), (3, 20), (10, 12), (1, 1)])
+def test_matlab_scores(height: int, width: int) -> None:
+    scores = np.random.default_rng(0).normal(size=(3, 10, 12))
+    expected = np.zeros((3, height, width))
+    rows, columns = contributions(10, height), contributions(12, width)
+    for y, x in np.ndindex(height, width):
+        for v, u in np.ndindex(10, 12):
+            expected[:, y, x] += rows[y, v] * columns[x, u] * scores[:, v, u]
+    found = resize_scores(torch.from_numpy(scores).float(), height, width, "matlab")
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize(("height", "width"), [(5, 7), (14, 9), (3, 20), (10, 12), (1, 1), (23, 31)])
+def test_bilinear_scores(height: int, width: int) -> None:
+    scores = np.random.default_rng(1).normal(size=(3, 10, 12)).astype(np.float32)
+    found = resize_scores(torch.from_numpy(scores), height, width, "bilinear").numpy()
+    np.testing.assert_allclose(found, bilinear(scores, height, width), atol=1e-5)
+    np.testing.assert_allclose(found, cv2.resize(scores.transpose(1, 2, 0), (width, height)).transpose(2, 0, 1),
+                               atol=1e-5)
+    if (height, width) != (10, 12):
+        assert np.abs(found - bilinear(scores, height, width, align_corners=True)).max() > 0.1
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 33), (64, 64), (130, 41), (7, 5), (1, 1)])
+def test_pictures(height: int, width: int) -> None:
+    picture = np.random.default_rng(2).integers(0, 256, (height, width, 3), np.uint8)
+    planes = picture.transpose(2, 0, 1).astype(float)
+    found = {method: resize_picture(picture, 64, method) for method in ("bilinear", "matlab")}
+    for one in found.values():
+        assert one.dtype == torch.float32 and one.shape == (3, 64, 64)
+    assert np.abs(found["bilinear"].numpy() - bilinear(planes, 64, 64)).max() <= 1  # OpenCV rounds to whole levels
+    rows, columns = contributions(height, 64), contributions(width, 64)
+    expected = np.einsum("yv,cvu,xu->cyx", rows, planes, columns)
+    np.testing.assert_allclose(found["matlab"], expected, atol=1e-3)
+    if (height, width) == (64, 64):
+        assert all(np.array_equal(one, planes) for one in found.values())
+
+
+def test_shrinking_tells_the_methods_apart_and_enlarging_does_not() -> None:
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::4] = 255  # a quarter of the columns
+    assert np.abs(resize_picture(stripes, 16, "matlab").mean() - 63.75) < 1
+    assert resize_picture(stripes, 16, "bilinear").max() == 0  # between columns 1 and 2 of each four
+    scores = torch.from_numpy(np.random.default_rng(3).normal(size=(2, 9, 9))).float()
+    np.testing.assert_allclose(resize_scores(scores, 20, 17, "matlab"), resize_scores(scores, 20, 17, "bilinear"),
+                               atol=1e-5)
+    assert (resize_scores(scores, 4, 5, "matlab") - resize_scores(scores, 4, 5, "bilinear")).abs().max() > 0.2
