@@ -1,0 +1,85 @@
+"""`python -m experiments.window_cost`: what windows cost, cut while training or kept in a file; ratios and full size.
+
+Both ways give the same pixels. Measured on one core with the paper's recipe (250 x 250) on a split of the data set, and
+extrapolated to VOC 2012 with SBD.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from deconvnet.crops import WindowCrops
+from deconvnet.files import write_json
+from deconvnet.recipe import load_recipe
+from proposals.files import read_rows
+from stages.build_proposals import build_proposals, build_windows
+from stages.cli import make_parser, run_command
+from stages.run_folder import RunFolder, provenance
+
+IMAGES = 12031  # VOC 2012 train and val with SBD's labels, the paper's training images
+SAMPLE = 400  # windows read each way
+
+
+def measure(voc_root: Path, split: str, folder: Path) -> dict[str, float]:
+    """Seconds and bytes of a stage 2 window, both ways, and of an image's proposals."""
+    recipe = load_recipe("paper")
+    found: dict[str, float] = {}
+    for way, materialize in (("cut", False), ("kept", True)):
+        run = RunFolder(folder / way, recipe, voc_root)
+        started = time.perf_counter()
+        build_proposals(run, split, None, 0, "stop")
+        proposed = time.perf_counter()
+        build_windows(run, split, 2, materialize, 0, "stop")
+        path = run.windows(2, split)
+        rows = read_rows(path, "windows")
+        crops = WindowCrops(rows, None if materialize else run.voc(), recipe, True, (0,))
+        chosen = np.random.default_rng(0).permutation(len(crops))[:SAMPLE]
+        if way == "cut":
+            found["seconds_proposals_per_image"] = (proposed - started) / len(rows.image_ids)
+            found["windows_per_image"] = len(crops) / len(rows.image_ids)
+        found[f"seconds_building_per_window_{way}"] = (time.perf_counter() - proposed) / len(crops)
+        started = time.perf_counter()
+        for position, row in enumerate(chosen):
+            crops[position, int(row)]
+        found[f"seconds_reading_per_window_{way}"] = (time.perf_counter() - started) / len(chosen)
+        found[f"bytes_per_window_{way}"] = path.stat().st_size / len(crops)
+    return found
+
+
+def main(options: argparse.Namespace) -> None:
+    """Measures, prints, records."""
+    cv2.setNumThreads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(options.voc_root, options.split, Path(folder))
+    windows = found["windows_per_image"] * IMAGES
+    print(f"{found['windows_per_image']:.1f} windows an image: {windows / 1e3:.0f} thousand for {IMAGES} images; proposals "
+          f"{found['seconds_proposals_per_image']:.2f} s an image, {found['seconds_proposals_per_image'] * IMAGES / 3600:.1f} "
+          "core hours")
+    for way in ("cut", "kept"):
+        size, read = found[f"bytes_per_window_{way}"], found[f"seconds_reading_per_window_{way}"]
+        print(f"{way:5} {size:9.0f} bytes a window, {size * windows / 1e9:7.2f} GB in all; read in {1e3 * read:5.2f} ms, "
+              f"{1 / read:5.0f} windows a second and core")
+    ratio = found["seconds_reading_per_window_cut"] / found["seconds_reading_per_window_kept"]
+    print(f"cutting while training takes {ratio:.1f} times as long as reading a kept crop")
+    if options.out:
+        command = f"python -m experiments.window_cost --voc-root {options.voc_root} --split {options.split}"
+        write_json(options.out, {"command": command, **provenance(), "seed": 0, **found})
+
+
+def parse() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = make_parser("experiments.window_cost", __doc__.partition(": ")[2],
+                         "python -m experiments.window_cost --voc-root data/VOCdevkit --split val")
+    parser.add_argument("--voc-root", type=Path, required=True)
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--out", type=Path, metavar="FILE.json")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(parse(), main))
