@@ -36,7 +36,9 @@ def load_checkpoint(path: Path, recipe: Recipe | None, device: torch.device | st
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this project (expected format {FORMAT})")
     if recipe is not None:
+        # DeconvNet's training does not depend on FCN's keys.
+        free = FREE_KEYS if str(content.get("training")).startswith("fcn") else (*FREE_KEYS, "fcn.")
         for name, (there, here) in recipe_difference(content["recipe"], recipe_to_dict(recipe)).items():
-            if not name.startswith(FREE_KEYS):
+            if not name.startswith(free):
                 raise UserError(f"{path}: a checkpoint of another recipe: {name} is {there!r} there, {here!r} here")
     return content
