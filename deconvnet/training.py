@@ -69,6 +69,7 @@ class Training:
         self.forward = torch.compile(model) if recipe.runtime.compile else model
         self.iteration = 0
         self.best = -1.0
+        self.origin = "random numbers, not ImageNet weights"  # what the weights started from, for the record
         self.batch_rows = torch.empty(0, dtype=torch.int64)  # of the last iteration, for messages
 
     @property
@@ -82,7 +83,7 @@ class Training:
             raise UserError(f"{self.last}: a checkpoint of {content['training']}; expected one of {self.plan.name}")
         self.model.load_state_dict(content["model"])
         self.descent.load_state(content["descent"])
-        self.iteration, self.best = content["iteration"], content["best"]
+        self.iteration, self.best, self.origin = content["iteration"], content["best"], content["origin"]
         torch.set_rng_state(content["random"].cpu())
         if "random_cuda" in content and self.device.type == "cuda":
             torch.cuda.set_rng_state(content["random_cuda"].cpu(), self.device)
@@ -177,6 +178,7 @@ class Training:
             "iteration": self.iteration,
             "position": self.iteration * self.plan.batch,
             "best": self.best,
+            "origin": self.origin,
             "model": self.model.state_dict(),
             "descent": self.descent.state(),
             "random": torch.get_rng_state(),

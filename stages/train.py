@@ -91,24 +91,32 @@ def train_stage(run: RunFolder, stage: int, vgg16: Path | None, resume: bool, de
     examples = window_examples(run, stage)
     plan = Plan(f"stage{stage}", stage, keys.iterations[stage - 1], keys.batch, keys.micro_batch, keys.validate_every,
                 keys.checkpoint_every, keys.workers)
-    model = make_network("deconvnet", recipe)
-    if stage == 1 and vgg16:
-        start_from_vgg16(model, vgg16)
-    elif stage == 1:
-        log.info("no --vgg16 file: the convolution layers start from random numbers, not from ImageNet")
-    training = Training(prepare(model, recipe.runtime, device), recipe, recipe.solver, plan, examples,
-                        run.training(plan.name), device)
-    if not _begin(training, resume) and stage == 2:
-        start = run.training("stage1") / f"{keys.stage2_from}.pt"
-        if not start.is_file():
-            raise UsageError(f"{start}: stage 2 starts from stage 1's checkpoint: run stage 1 first")
-        model.load_state_dict(load_checkpoint(start, recipe, device)["model"])
-        log.info("stage 2 starts from %s", start)
+    model = prepare(make_network("deconvnet", recipe), recipe.runtime, device)
+    training = Training(model, recipe, recipe.solver, plan, examples, run.training(plan.name), device)
+    if not _begin(training, resume):
+        training.origin = _start_stage(run, model, stage, vgg16, device)
+        log.info("%s starts from %s", plan.name, training.origin)
+    elif _is_done(run, training):
+        return
     training.run()
     if recipe.network.batch_norm:
         measure(run, model, examples.training, stage, device)
-    bn = "measured" if recipe.network.batch_norm else "none"
-    _save_final(run, model, plan.name, "deconvnet", plan.iterations, bn)
+    _save_final(run, training, "deconvnet", "measured" if recipe.network.batch_norm else "none")
+
+
+def _start_stage(run: RunFolder, model: torch.nn.Module, stage: int, vgg16: Path | None, device: torch.device) -> str:
+    """Gives a stage the weights that it starts from; says which."""
+    if stage == 2:
+        start = run.training("stage1") / f"{run.recipe.train.stage2_from}.pt"
+        if not start.is_file():
+            raise UsageError(f"{start}: stage 2 starts from stage 1's checkpoint: run stage 1 first")
+        content = load_checkpoint(start, run.recipe, device)
+        model.load_state_dict(content["model"])
+        return f"stage 1's {start.name}, iteration {content['iteration']}"
+    if vgg16:
+        start_from_vgg16(model, vgg16)
+        return f"ImageNet weights of {vgg16.name}"
+    return "random numbers, not ImageNet weights (no --vgg16 file)"
 
 
 def measure(run: RunFolder, model: torch.nn.Module, training: WindowCrops, stage: int, device: torch.device) -> None:
@@ -128,20 +136,31 @@ def train_fcn(run: RunFolder, stride: int, vgg16: Path | None, resume: bool, dev
     strides = [one for one in FCN_STRIDES if one >= stride] if keys.staged else [stride]
     for one in strides:
         step, kind = FCN_STRIDES.index(one), f"fcn{one}s"
-        model = make_network(kind, recipe)
-        if one == strides[0] and vgg16:
-            start_from_vgg16(model, vgg16)
-        elif one != strides[0]:
-            before = load_checkpoint(run.training(f"fcn{2 * one}s") / "last.pt", recipe)
-            fcn_from_shallower(model, before["model"])
-        every = recipe.train.validate_every
-        plan = Plan(kind, 1, keys.iterations[step], keys.batch, keys.micro_batch, every, recipe.train.checkpoint_every,
-                    recipe.train.workers)
-        training = Training(prepare(model, recipe.runtime, device), recipe, solver, plan, image_examples(run, step),
-                            run.training(kind), device)
-        _begin(training, resume or one != stride)
+        plan = Plan(kind, 1, keys.iterations[step], keys.batch, keys.micro_batch, recipe.train.validate_every,
+                    recipe.train.checkpoint_every, recipe.train.workers)
+        model = prepare(make_network(kind, recipe), recipe.runtime, device)
+        training = Training(model, recipe, solver, plan, image_examples(run, step), run.training(kind), device)
+        if not _begin(training, resume or one != stride):
+            if one != strides[0]:
+                before = run.training(f"fcn{2 * one}s") / "last.pt"
+                fcn_from_shallower(model, load_checkpoint(before, recipe, device)["model"])
+                training.origin = f"FCN-{2 * one}s's {before.name}"
+            elif vgg16:
+                start_from_vgg16(model, vgg16)
+                training.origin = f"ImageNet weights of {vgg16.name}"
+            log.info("%s starts from %s", kind, training.origin)
+        elif _is_done(run, training):
+            continue
         training.run()
-        _save_final(run, model, kind, kind, plan.iterations, "running" if keys.batch_norm else "none")
+        _save_final(run, training, kind, "running" if keys.batch_norm else "none")
+
+
+def _is_done(run: RunFolder, training: Training) -> bool:
+    """Whether a training and what follows it were finished before; nothing is written again then."""
+    done = training.iteration >= training.plan.iterations and run.network(training.plan.name).is_file()
+    if done:
+        log.info("%s: done already, %s", training.plan.name, run.network(training.plan.name))
+    return done
 
 
 def _begin(training: Training, resume: bool) -> bool:
@@ -157,12 +176,12 @@ def _begin(training: Training, resume: bool) -> bool:
     return True
 
 
-def _save_final(run: RunFolder, model: torch.nn.Module, name: str, kind: str, iterations: int, bn: str) -> None:
-    path = run.network(name)
-    origin = {"training": name, "iterations": iterations, "recipe": run.recipe.name, "seed": run.recipe.seed,
-              "commit": git_commit()}
-    save_network(model, path, kind, run.recipe, bn, origin)
-    log.info("%s: final weights in %s", name, path)
+def _save_final(run: RunFolder, training: Training, kind: str, bn: str) -> None:
+    name = training.plan.name
+    origin = {"training": name, "iterations": training.plan.iterations, "started_from": training.origin,
+              "recipe": run.recipe.name, "seed": run.recipe.seed, "commit": git_commit()}
+    save_network(training.model, run.network(name), kind, run.recipe, bn, origin)
+    log.info("%s: final weights in %s", name, run.network(name))
 
 
 def main(options: argparse.Namespace) -> None:
