@@ -47,13 +47,15 @@ def score_windows(model: nn.Module, image: np.ndarray, windows: np.ndarray, reci
 def score_image(model: nn.Module, image: np.ndarray, recipe: Recipe, device: torch.device) -> Tensor:
     """FCN's scores of an image, float32 C x H x W on the device.
 
-    The image stands in the top left corner of FCN's canvas, the scores are cut back [R]; a larger image is shrunk to
-    the canvas and its scores are enlarged again.
+    The image stands in the top left corner of FCN's canvas, with zeros around it once the mean is off, and the scores
+    are cut back [R]; a larger image is shrunk to the canvas and its scores are enlarged again.
     """
     height, width = image.shape[:2]
     side = recipe.fcn.canvas
-    pictures = torch.from_numpy(on_canvas(image, side, MEAN_RGB).transpose(2, 0, 1).copy())[None]
     rows, columns = canvas_size(height, width, side)
+    pictures = torch.from_numpy(MEAN_RGB)[None, :, None, None].repeat(1, 1, side, side)
+    pictures[0, :, :rows, :columns] = torch.from_numpy(
+        on_canvas(image, side, MEAN_RGB)[:rows, :columns].transpose(2, 0, 1).copy())
     scores = forward(model, pictures, recipe, device)[0, :, :rows, :columns]
     return scores if (rows, columns) == (height, width) else resize_scores(scores, height, width, "bilinear")
 
