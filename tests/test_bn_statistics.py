@@ -131,7 +131,7 @@ def write_imported(path: Path, model: nn.Module, bn: str) -> None:
 
 def command(run: RunFolder, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "stages.bn_statistics", "--run", str(run.root), "--stage", "1",
-                           "--device", "cpu", *arguments], capture_output=True, text=True, timeout=120)
+                           "--device", "cpu", *arguments], capture_output=True, text=True, timeout=600)
 
 
 def test_command_measures_an_imported_network(run):
