@@ -128,15 +128,17 @@ def read_rows(path: Path, kind: str, fingerprint: str | None = None) -> Rows:
         rows = Rows(
             path=path,
             attributes=attributes,
-            image_ids=[name.decode() for name in file["image_ids"][:]],
+            image_ids=list(file["image_ids"].asstr()[:]),
             sizes=file["sizes"][:],
             first=file["first"][:],
             columns={name: file[name][:] for name in names},
             materialized="picture" in file,
         )
     lengths = {len(column) for column in rows.columns.values()}
-    if lengths != {int(rows.first[-1])} or len(rows.first) != len(rows.image_ids) + 1:
-        raise UserError(f"{path}: cut short or damaged: its columns have {sorted(lengths)} rows")
+    shapes = {column.shape[1:] for name, column in rows.columns.items() if name in ("boxes", "box", "window")}
+    steps = np.diff(rows.first, prepend=0)
+    if len(steps) != len(rows.image_ids) + 1 or min(steps) < 0 or lengths != {sum(steps)} or shapes != {(4,)}:
+        raise UserError(f"{path}: damaged: its columns do not fit together")
     return rows
 
 
@@ -148,5 +150,5 @@ def opened(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise UserError(f"{path}: not an HDF5 file, cut short or damaged: {error}") from None

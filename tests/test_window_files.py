@@ -1,0 +1,239 @@
+"""The HDF5 files of proposals and windows: written, read back, and everything that may be wrong with them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deconvnet.crops import WindowCrops
+from deconvnet.errors import UserError
+from deconvnet.recipe import Recipe
+from proposals.files import FORMAT_VERSION, ROW_FIELDS, read_rows, write_rows
+from proposals.parts import Arrays
+
+IDS = ["2007_000033", "b", "ä"]
+ATTRIBUTES = {"format": "windows", "stage": 1, "split": "train", "fingerprint": "0123456789abcdef",
+              "classes": ["background", "cat"], "shaped_by": {"windows.warp": 250}, "recipe": {"seed": 0, "crf.x": [1]}}
+
+
+def window_part(count: int, seed: int, crops: list[tuple[bytes, bytes]] | None = None) -> Arrays:
+    random = np.random.default_rng(seed)
+    part = {
+        "size": np.array([300 + seed, 500], np.int32),
+        "window": random.integers(-50, 500, (count, 4), dtype=np.int32),
+        "box": random.integers(0, 500, (count, 4), dtype=np.int32),
+        "source": random.integers(0, 2, count, dtype=np.uint8),
+        "object": random.integers(0, 9, count, dtype=np.int32),
+        "class_index": random.integers(1, 21, count, dtype=np.uint8),
+        "overlap": random.random(count, dtype=np.float32),
+        "score": np.where(random.random(count) < 0.5, np.nan, random.random(count)).astype(np.float32),
+    }
+    if crops is not None:
+        for place, name in enumerate(("picture", "labels")):
+            pieces = [np.frombuffer(crop[place], np.uint8) for crop in crops]
+            part[name] = np.concatenate([np.empty(0, np.uint8), *pieces])
+            part[f"{name}_length"] = np.array([len(piece) for piece in pieces], np.int64)
+    return part
+
+
+def copies(parts: list[Arrays]) -> list[Arrays]:
+    return [dict(part) for part in parts]
+
+
+def windows_file(path: Path, counts: tuple[int, ...] = (2, 0, 3), **changes: object) -> list[Arrays]:
+    parts = [window_part(count, seed) for seed, count in enumerate(counts)]
+    write_rows(path, IDS[: len(counts)], copies(parts), ATTRIBUTES | changes)
+    return parts
+
+
+def refused(path: Path, *words: str, kind: str = "windows", fingerprint: str | None = None) -> None:
+    with pytest.raises(UserError) as caught:
+        read_rows(path, kind, fingerprint)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value), str(caught.value)
+
+
+@pytest.mark.parametrize("counts", [(2, 0, 3), (0, 0, 0), (0, 4, 1), (1,), (2, 3, 0)], ids=str)
+def test_windows_come_back(counts: tuple[int, ...], tmp_path: Path) -> None:
+    parts = windows_file(tmp_path / "new" / "a.h5", counts)
+    rows = read_rows(tmp_path / "new" / "a.h5", "windows", ATTRIBUTES["fingerprint"])
+    assert rows.image_ids == IDS[: len(counts)] and not rows.materialized
+    assert rows.sizes.tolist() == [part["size"].tolist() for part in parts]
+    assert {name: rows.attributes[name] for name in ATTRIBUTES} == ATTRIBUTES
+    assert rows.attributes["format_version"] == FORMAT_VERSION
+    assert rows.image.tolist() == [index for index, count in enumerate(counts) for _ in range(count)]
+    assert set(rows.columns) == set(ROW_FIELDS)
+    for part, image_id in zip(parts, rows.image_ids, strict=True):
+        own = rows.of_image(image_id)
+        for name in ROW_FIELDS:
+            np.testing.assert_array_equal(own[name], part[name])
+            assert own[name].dtype == part[name].dtype
+    with pytest.raises(UserError, match="holds nothing for image nobody"):
+        rows.of_image("nobody")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.h5"]
+
+
+def test_proposals_come_back(tmp_path: Path) -> None:
+    boxes, scores = np.arange(12, dtype=np.int32).reshape(3, 4), np.array([0.9, 0.5, 0.1], np.float32)
+    none = {"size": np.array([3, 4]), "boxes": boxes[:0], "scores": scores[:0]}
+    write_rows(tmp_path / "a.h5", ["x", "y"], [none, {"size": np.array([5, 6]), "boxes": boxes, "scores": scores}],
+               ATTRIBUTES | {"format": "proposals"})
+    rows = read_rows(tmp_path / "a.h5", "proposals")
+    np.testing.assert_array_equal(rows.of_image("y")["boxes"], boxes)
+    np.testing.assert_array_equal(rows.of_image("y")["scores"], scores)
+    assert rows.of_image("x")["boxes"].shape == (0, 4)
+    refused(tmp_path / "a.h5", "not a windows file", "'proposals'")
+
+
+@settings(max_examples=20, deadline=None)
+@given(lengths=st.lists(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), max_size=4), min_size=1,
+                        max_size=3))
+def test_encoded_crops_come_back_byte_for_byte(lengths: list, tmp_path_factory) -> None:
+    """Bytes of any length, among them equal lengths within an image."""
+    random = np.random.default_rng(0)
+    crops = [[(random.bytes(one), random.bytes(two)) for one, two in image] for image in lengths]
+    path = tmp_path_factory.mktemp("crops") / "a.h5"
+    parts = [window_part(len(image), seed, image) for seed, image in enumerate(crops)]
+    write_rows(path, [str(index) for index in range(len(crops))], copies(parts), ATTRIBUTES)
+    assert read_rows(path, "windows").materialized
+    with h5py.File(path) as file:
+        pairs = zip(file["picture"][:], file["labels"][:], strict=True)
+        stored = [(one.tobytes(), two.tobytes()) for one, two in pairs]
+    assert stored == [crop for image in crops for crop in image]
+
+
+def png(array: np.ndarray) -> bytes:
+    return cv2.imencode(".png", array)[1].tobytes()
+
+
+def test_crops_are_what_training_sees(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    pictures = random.integers(0, 256, (3, 250, 250, 3), dtype=np.uint8)
+    labels = random.choice([0, 8, 255], (3, 250, 250)).astype(np.uint8)
+    crops = [(png(picture[..., ::-1]), png(label)) for picture, label in zip(pictures, labels, strict=True)]
+    write_rows(tmp_path / "a.h5", ["x", "y"], [window_part(1, 0, crops[:1]), window_part(2, 1, crops[1:])], ATTRIBUTES)
+    examples = WindowCrops(read_rows(tmp_path / "a.h5", "windows"), None, Recipe(), augment=False, seed=(0,))
+    for row in (2, 0, 1):
+        picture, label, own = examples[5, row]
+        np.testing.assert_array_equal(picture.numpy().transpose(1, 2, 0), pictures[row, 13:237, 13:237])
+        np.testing.assert_array_equal(label.numpy(), labels[row, 13:237, 13:237])
+        assert own == row
+
+
+def test_a_damaged_crop_names_file_and_row(tmp_path: Path) -> None:
+    good = png(np.zeros((250, 250, 3), np.uint8)), png(np.zeros((250, 250), np.uint8))
+    write_rows(tmp_path / "a.h5", ["x"], [window_part(2, 0, [good, (b"no picture", good[1])])], ATTRIBUTES)
+    examples = WindowCrops(read_rows(tmp_path / "a.h5", "windows"), None, Recipe(), augment=False, seed=(0,))
+    assert examples[0, 0][2] == 0
+    with pytest.raises(UserError, match="a.h5: the crop of row 1 is damaged"):
+        examples[0, 1]
+
+
+def test_windows_without_crops_need_the_images(tmp_path: Path) -> None:
+    windows_file(tmp_path / "a.h5")
+    with pytest.raises(UserError, match="--voc-root.*--materialize"):
+        WindowCrops(read_rows(tmp_path / "a.h5", "windows"), None, Recipe(), augment=False, seed=(0,))
+
+
+# What may be wrong
+
+
+def test_missing_foreign_and_empty_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    refused(path, "no such file", "stages.build_proposals")
+    for content in (b"", b"this is no HDF5 file", b"\0" * 4096, b"\x89HDF\r\n\x1a\n"):
+        path.write_bytes(content)
+        refused(path, "not an HDF5 file")
+    path.unlink()
+    with h5py.File(path, "w") as file:
+        file["something"] = 1
+    refused(path, "not a windows file", "None")
+
+
+def test_another_data_set(tmp_path: Path) -> None:
+    windows_file(tmp_path / "a.h5")
+    refused(tmp_path / "a.h5", "another data set", "'train'", "remove it", fingerprint="fedcba9876543210")
+
+
+@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 0, "1"])
+def test_another_format_version(version: object, tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    windows_file(path)
+    with h5py.File(path, "a") as file:
+        file.attrs["format_version"] = version
+    refused(path, f"format version {version}", f"reads {FORMAT_VERSION}", "make the file again")
+
+
+def test_a_file_cut_anywhere(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    random = np.random.default_rng(0)
+    crops = [(random.bytes(900), random.bytes(500)) for _ in range(3)]
+    write_rows(path, ["x"], [window_part(3, 0, crops)], ATTRIBUTES)
+    content = path.read_bytes()
+    end = len(content)
+    for length in sorted({0, 1, 7, 8, 9, 95, 96, 97, *range(0, end, end // 60), *range(end - 8, end)}):
+        path.write_bytes(content[:length])
+        refused(path)
+    path.write_bytes(content)
+    assert len(read_rows(path, "windows").columns["box"]) == 3
+
+
+def change(path: Path, action: Callable[[h5py.File], None]) -> None:
+    with h5py.File(path, "a") as file:
+        action(file)
+
+
+def replace(name: str, value: object) -> Callable[[h5py.File], None]:
+    def action(file: h5py.File) -> None:
+        del file[name]
+        file[name] = value
+
+    return action
+
+
+@pytest.mark.parametrize("name", ["image_ids", "sizes", "first", *ROW_FIELDS])
+def test_a_missing_column_is_named(name: str, tmp_path: Path) -> None:
+    windows_file(tmp_path / "a.h5")
+    change(tmp_path / "a.h5", lambda file: file.pop(name))
+    refused(tmp_path / "a.h5", name)
+
+
+@pytest.mark.parametrize("action", [
+    lambda file: file["box"].resize(4, axis=0),
+    replace("first", np.array([0, 2, 2], np.int64)),
+    replace("first", np.array([0, 2, 2, 9], np.int64)),
+    replace("first", np.array([], np.int64)),
+    replace("first", np.array([0, 4, 2, 5], np.int64)),
+    replace("image_ids", np.array(["x", "y"], dtype=h5py.string_dtype())),
+    replace("image_ids", np.array([1, 2, 3])),
+    replace("box", np.zeros((5, 3), np.int32)),
+    lambda file: file.attrs.pop("fingerprint"),
+    lambda file: file.attrs.modify("shaped_by", "{"),
+    lambda file: file.attrs.modify("classes", json.dumps(3)[:0]),
+    lambda file: file.create_group("again") and file.move("box", "again/box"),
+], ids=range(12))
+def test_contents_that_do_not_fit_together(action: Callable, tmp_path: Path) -> None:
+    windows_file(tmp_path / "a.h5")
+    change(tmp_path / "a.h5", action)
+    refused(tmp_path / "a.h5", fingerprint=ATTRIBUTES["fingerprint"])
+
+
+def test_a_failed_writing_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    windows_file(path)
+    before = path.read_bytes()
+
+    def broken():
+        yield window_part(1, 0)
+        raise UserError("the second part is damaged")
+
+    with pytest.raises(UserError, match="second part"):
+        write_rows(path, IDS[:2], broken(), ATTRIBUTES)
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
