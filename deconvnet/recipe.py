@@ -168,7 +168,12 @@ class Train:
         "windows a forward pass, over which BN takes its statistics: 64 [P]; 8, eight passes accumulated [R]",
         least=1,
     )
-    stage2_from: str = key("best", "stage 2 starts from stage 1's checkpoint", choices=("best", "last"))
+    stage2_from: str = key(
+        "best",
+        "stage 2 starts from stage 1's best or last checkpoint; nothing: one-stage training, which the paper argues "
+        "against [P 4.2]",
+        choices=("best", "last", "nothing"),
+    )
     validate_every: int = key(500, "iterations between validations", least=1)
     validate_windows: int = key(1000, "validation windows, drawn once with the seed; 0: all", least=0)
     checkpoint_every: int = key(500, "iterations between checkpoints", least=1)

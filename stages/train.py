@@ -106,7 +106,7 @@ def train_stage(run: RunFolder, stage: int, vgg16: Path | None, resume: bool, de
 
 def _start_stage(run: RunFolder, model: torch.nn.Module, stage: int, vgg16: Path | None, device: torch.device) -> str:
     """Gives a stage the weights that it starts from; says which."""
-    if stage == 2:
+    if stage == 2 and run.recipe.train.stage2_from != "nothing":
         start = run.training("stage1") / f"{run.recipe.train.stage2_from}.pt"
         if not start.is_file():
             raise UsageError(f"{start}: stage 2 starts from stage 1's checkpoint: run stage 1 first")

@@ -232,3 +232,13 @@ def test_help_shows_an_example(capsys):
         parse().parse_args(["--help"])
     assert exit_status.value.code == 0
     assert "example:\n  python -m stages.train --run runs/voc --stage 1" in capsys.readouterr().out
+
+
+def test_one_stage_training_needs_no_stage_1(built, tmp_path):
+    """The variant that the paper argues against: stage 2's windows from the start."""
+    folder = elsewhere(built, tmp_path / "run")
+    recipe = load_recipe(folder / "recipe.yaml", ["train.stage2_from=nothing", "train.iterations=[2,2]"])
+    save_recipe(recipe, folder / "recipe.yaml")
+    assert here("--run", folder, "--stage", "2") == 0
+    origin = read_safetensors(folder / "stage2" / "network.safetensors")[1]["origin"]
+    assert origin["started_from"].startswith("random numbers")
