@@ -99,8 +99,8 @@ class Scorer:
         settings = [file_token(weights), run.recipe_keys("fcn.canvas", "runtime.precision", "infer.score_type")]
         if kind == "deconvnet":
             settings += [source.token(), run.recipe_keys(
-                "network.", "windows.enlarge", "windows.shape", "windows.outside", "infer.proposals", "infer.least_side",
-                "infer.resize", "infer.aggregate", "infer.outside")]
+                "network.", "windows.enlarge", "windows.shape", "windows.outside", "infer.proposals",
+                "infer.least_side", "infer.resize", "infer.aggregate", "infer.outside")]
         self.token = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
         name = f"{kind}-{run.recipe.infer.aggregate}" if kind == "deconvnet" else kind
         self.folder = run.scores(source.name, f"{name}-{self.token}")
@@ -208,6 +208,8 @@ def main(options: argparse.Namespace) -> None:
     """Scores, ensemble, CRF, PNGs."""
     if options.model == "fcn8s" and (options.ensemble == "fcn" or options.weights):
         raise UsageError("--model fcn8s is FCN alone: its weights are --fcn-weights, and it has no --ensemble")
+    if options.workers < 1:
+        raise UsageError(f"--workers {options.workers}: expected at least 1")
     run = open_run(options, free_keys=("runtime.", "infer.", "crf.", "train.", "bn_statistics."),
                    needs_images=not options.images)
     if options.aggregate:
