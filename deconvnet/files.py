@@ -1,11 +1,14 @@
 """Files are written whole or not at all."""
 
+import io
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import h5py
 
 
 @contextmanager
@@ -23,6 +26,46 @@ def written_whole(path: Path | str) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def hdf5_written_whole(path: Path | str) -> Iterator[h5py.File]:
+    """Yields an HDF5 file to write into, that becomes `path` whole or not at all. Raises OSError for a full disk.
+
+    HDF5 does not survive a write that fails: it prints tracebacks for every open object, and then crashes the
+    process. So it never gets to see one: the file is kept from it, and the failure is raised afterwards.
+    """
+    with written_whole(path) as temporary, _Forgiving(temporary) as disk:
+        try:
+            with h5py.File(disk, "w") as file:
+                yield file
+        finally:
+            if disk.failure:
+                raise disk.failure
+
+
+class _Forgiving(io.FileIO):
+    """A file that keeps its first failure in `failure` and takes all that comes after it without writing."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self.failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data).cast("B")
+        try:
+            while self.failure is None and len(rest):
+                rest = rest[super().write(rest):]
+        except OSError as error:
+            self.failure = error
+        return len(memoryview(data).cast("B"))
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.failure = self.failure or error
+            return size or 0
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 
 from deconvnet.errors import UserError
-from deconvnet.files import written_whole
+from deconvnet.files import hdf5_written_whole
 
 
 def write_scores(path: Path, scores: np.ndarray, kind: str) -> None:
@@ -16,7 +16,7 @@ def write_scores(path: Path, scores: np.ndarray, kind: str) -> None:
     if not np.isfinite(stored).all():
         raise UserError(f"{path}: scores that are not finite" + (
             " as float16: set infer.score_type=float32" if np.isfinite(scores).all() else ": the network is broken"))
-    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
+    with hdf5_written_whole(path) as file:
         file.create_dataset("scores", data=stored, chunks=(1, *stored.shape[1:]), compression="lzf", shuffle=True)
 
 

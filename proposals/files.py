@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 
 from deconvnet.errors import UserError
-from deconvnet.files import written_whole
+from deconvnet.files import hdf5_written_whole
 from proposals.parts import Arrays
 from proposals.select import WindowRows
 
@@ -37,7 +37,7 @@ def write_rows(path: Path, image_ids: list[str], parts: Iterable[Arrays], attrib
     parts: for each image 'size' (height, width) and equally long row arrays, the same names for every image; for
     an encoded crop the name's bytes and 'NAME_length', since .npz has no ragged arrays.
     """
-    with written_whole(path) as temporary, h5py.File(temporary, "w") as file:
+    with hdf5_written_whole(path) as file:
         sizes, first = [], [0]
         for arrays in parts:
             sizes.append(arrays.pop("size"))

@@ -131,6 +131,8 @@ def _build(run: RunFolder, path: Path, split: str, work, attributes: dict, shape
     voc = run.voc()
     fingerprint = voc.fingerprint(split)
     kind = attributes["format"]
+    token = hashlib.sha256(json.dumps([fingerprint, shaped_by], sort_keys=True).encode()).hexdigest()[:12]
+    parts = path.parent / f".{path.stem}-{token}.parts"  # parts of other settings are never mixed in
     if path.exists():
         existing = read_rows(path, kind, fingerprint)
         made_by = existing.attributes["shaped_by"]
@@ -139,9 +141,9 @@ def _build(run: RunFolder, path: Path, split: str, work, attributes: dict, shape
             raise UsageError(f"{path}: was made with {differs} = {made_by.get(differs)!r}, not "
                              f"{shaped_by.get(differs)!r}; remove it to make it anew, or use another --run folder")
         log.info("%s: whole already, %d rows", path, existing.first[-1])
+        if parts.exists():  # it was killed while it removed them
+            remove_parts(parts)
         return
-    token = hashlib.sha256(json.dumps([fingerprint, shaped_by], sort_keys=True).encode()).hexdigest()[:12]
-    parts = path.parent / f".{path.stem}-{token}.parts"  # parts of other settings are never mixed in
     label = f"{kind} {path.stem}"
     ids = make_parts(parts, image_ids or voc.image_ids(split), work, workers, on_error, label)
     attributes |= {"split": split, "fingerprint": fingerprint, "classes": voc.classes, "shaped_by": shaped_by,

@@ -61,7 +61,7 @@ def describe(error: Exception) -> str:
     """An error as one line for a user."""
     if isinstance(error, UserError):
         return " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"the disk is full{f' ({error.filename})' if error.filename else ''}: free some space and run again"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"

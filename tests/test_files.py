@@ -1,0 +1,69 @@
+"""Files that are written whole or not at all, on a disk that may be full."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from deconvnet.files import hdf5_written_whole, write_json, write_text, written_whole
+
+ROOT = Path(__file__).resolve().parents[1]
+WRITER = """
+import sys
+import numpy as np
+from deconvnet.files import hdf5_written_whole
+
+try:
+    with hdf5_written_whole(sys.argv[1]) as file:
+        data = file.create_dataset("data", (0, 100), "f8", maxshape=(None, 100), chunks=(1, 100))
+        for row in range(200):
+            data.resize(row + 1, axis=0)
+            data[row] = row
+            file.attrs[f"note {row}"] = "x" * 50
+except OSError as error:
+    print("errno", error.errno)
+"""
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".png", ""])
+def test_a_failure_leaves_the_old_file_and_nothing_else(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / "deep" / f"a{suffix}"
+    write_text(path, "old")
+    with pytest.raises(ZeroDivisionError), written_whole(path) as temporary:
+        assert temporary.suffix == (suffix or ".part") and temporary.parent == path.parent
+        temporary.write_text("half")
+        assert path.read_text() == "old"
+        raise ZeroDivisionError
+    assert path.read_text() == "old" and os.listdir(path.parent) == [path.name]
+    write_json(path, {"a": [1]})
+    assert path.read_text() == '{\n  "a": [\n    1\n  ]\n}\n'
+
+
+def test_hdf5_files_come_back(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((300, 70))
+    with hdf5_written_whole(tmp_path / "a.h5") as file:
+        file["values"] = values
+        file.create_dataset("packed", data=values, chunks=(10, 70), compression="lzf")
+        assert not (tmp_path / "a.h5").exists()
+    with h5py.File(tmp_path / "a.h5") as file:
+        np.testing.assert_array_equal(file["values"][:], values)
+        np.testing.assert_array_equal(file["packed"][:], values)
+    with pytest.raises(ZeroDivisionError), hdf5_written_whole(tmp_path / "a.h5") as file:
+        raise ZeroDivisionError
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["values"].shape == (300, 70)
+    assert os.listdir(tmp_path) == ["a.h5"]
+
+
+@pytest.mark.parametrize("size", [0, 100, 2048, 5000, 30_000, 100_000, 160_000])
+def test_hdf5_survives_a_disk_that_is_full_at_any_point(size: int, tmp_path: Path) -> None:
+    """On its own, HDF5 crashes the process when a write fails."""
+    result = subprocess.run([sys.executable, "-c", WRITER, tmp_path / "a.h5"], cwd=ROOT, capture_output=True, text=True,
+                            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)))
+    assert (result.returncode, result.stdout, result.stderr) == (0, "errno 27\n", "")
+    assert os.listdir(tmp_path) == []
