@@ -10,6 +10,8 @@ from typing import Any
 
 import h5py
 
+from deconvnet.errors import UserError
+
 
 @contextmanager
 def written_whole(path: Path | str) -> Iterator[Path]:
@@ -77,3 +79,14 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, value: Any) -> None:
     """Writes a JSON file whole, indented, with a final newline."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises UserError, which names the file, for anything else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: damaged; expected a JSON object, as this program writes it: remove or repair it")
+    return content

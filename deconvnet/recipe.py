@@ -7,6 +7,7 @@ name; the note beside a key says where its values come from ([I]: inferred; no m
 
 import dataclasses
 import difflib
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -300,10 +301,11 @@ def recipe_keys(recipe: Recipe | None = None) -> dict[str, tuple[Any, dataclasse
     return found
 
 
-def load_recipe(name: str | Path, overrides: list[str] | tuple[str, ...] = ()) -> Recipe:
+def load_recipe(name: str | Path, overrides: list[str] | tuple[str, ...] = (), complete: bool = False) -> Recipe:
     """Reads a recipe: the paper's values, then the file's, then `key=value` overrides.
 
-    name: a recipe's name (a file of experiments/recipes) or the path of a YAML file.
+    name: a recipe's name (a file of experiments/recipes) or the path of a YAML file. complete: the file must hold
+    every key, as save_recipe writes it: what a run's own recipe lost must not become the paper's value unnoticed.
     Raises UsageError for an unknown recipe, an unknown key (naming the nearest), a wrong type or value.
     """
     path = Path(name)
@@ -320,6 +322,11 @@ def load_recipe(name: str | Path, overrides: list[str] | tuple[str, ...] = ()) -
         raise UsageError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
     if not OmegaConf.is_dict(loaded):
         raise UsageError(f"{path}: expected `key: value` lines")
+    if complete:
+        lost = recipe_keys().keys() - set(_dotted(OmegaConf.to_container(loaded)))
+        if lost:
+            raise UsageError(f"{path}: lacks {len(lost)} recipe keys, {min(lost)} among them: cut short, or of another "
+                             "version of this program; put them back, or use another --run folder")
     return _merge(_merge(Recipe(), loaded, str(path)), _parse_overrides(overrides), "--set")
 
 
@@ -365,6 +372,8 @@ def _check(recipe: Recipe, source: str) -> None:
         choices, least = item.metadata["choices"], item.metadata["least"]
         if choices and value not in choices:
             raise UsageError(f"{source}: recipe key {name} is {value!r}; expected one of {', '.join(choices)}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UsageError(f"{source}: recipe key {name} is {value}; expected a number that is finite")
         if least is not None and not value >= least:
             raise UsageError(f"{source}: recipe key {name} is {value}; expected at least {least:g}")
     lengths = {"train.iterations": 2, "solver.lr_step": 2, "fcn.iterations": 3}
@@ -372,6 +381,9 @@ def _check(recipe: Recipe, source: str) -> None:
         value = recipe_keys(recipe)[name][0]
         if len(value) != length or min(value) < 1:
             raise UsageError(f"{source}: recipe key {name} is {value}; expected {length} numbers above 0")
+    if recipe.proposals.alpha >= 1:
+        raise UsageError(f"{source}: recipe key proposals.alpha is {recipe.proposals.alpha}; expected a number below "
+                         "1: it is the IoU of one step")
     if recipe.network.input % 32:
         raise UsageError(f"{source}: recipe key network.input is {recipe.network.input}; expected a multiple of 32")
     if recipe.windows.warp < recipe.network.input:

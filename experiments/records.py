@@ -1,12 +1,12 @@
 """What a run folder tells of itself: recipe, record, data set, training logs."""
 
 import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deconvnet.errors import UsageError, UserError
+from deconvnet.files import read_json
 from deconvnet.recipe import Recipe, load_recipe
 
 
@@ -24,9 +24,9 @@ def read_run(run: Path) -> Record:
     for name in ("recipe.yaml", "run.json"):
         if not (run / name).is_file():
             raise UsageError(f"{run / name}: no such file; expected a run folder, which stages.build_proposals begins")
-    data = _json(run / "data.json") if (run / "data.json").is_file() else {}
+    data = read_json(run / "data.json") if (run / "data.json").is_file() else {}
     voc_root = Path(data["voc_root"]) if isinstance(data.get("voc_root"), str) else None
-    return Record(load_recipe(run / "recipe.yaml"), _json(run / "run.json"), voc_root)
+    return Record(load_recipe(run / "recipe.yaml"), read_json(run / "run.json"), voc_root)
 
 
 def log_lines(path: Path) -> list[dict[str, str]]:
@@ -36,13 +36,3 @@ def log_lines(path: Path) -> list[dict[str, str]]:
     if lines and not {"iteration", "rate", "loss", "validation_accuracy"} <= set(lines[0]):
         raise UserError(f"{path}: not a training's log; expected the columns that stages.train writes")
     return lines
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: damaged; expected a JSON object, as stages.build_proposals writes")
-    return content

@@ -151,4 +151,5 @@ def opened(path: Path) -> Iterator[h5py.File]:
         with h5py.File(path, "r") as file:
             yield file
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: not an HDF5 file, cut short or damaged: {error}") from None
+        raise UserError(f"{path}: not an HDF5 file, cut short or damaged ({error}); remove it and make it again "
+                        "with stages.build_proposals") from None

@@ -160,6 +160,8 @@ def _build(run: RunFolder, path: Path, split: str, work, attributes: dict, shape
 
 def main(options: argparse.Namespace) -> None:
     """Proposals where a stage needs them, then windows, for each split and stage asked for."""
+    if options.workers < 0:
+        raise UsageError(f"--workers {options.workers}: expected 0 (in this process) or more")
     run = open_run(options)
     data = run.recipe.data
     splits = options.split or [data.train_split, data.val_split]

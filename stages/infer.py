@@ -16,7 +16,7 @@ import numpy as np
 from crf.dense import CrfParameters
 from crf.pool import CrfPool
 from deconvnet.errors import UsageError, UserError
-from deconvnet.files import write_json, written_whole
+from deconvnet.files import read_json, write_json, written_whole
 from deconvnet.palette import voc_palette, write_label_png
 from deconvnet.progress import progress
 from deconvnet.score_files import file_token, read_scores, write_scores
@@ -142,7 +142,7 @@ class Prediction:
     def __init__(self, folder: Path, settings: dict) -> None:
         self.folder, self.settings = folder, settings
         marker = folder / "settings.json"
-        if marker.is_file() and json.loads(marker.read_text())["settings"] != settings:
+        if marker.is_file() and read_json(marker).get("settings") != settings:
             log.info("%s: was made with other settings; made anew", folder)
             for path in [*folder.glob("*.png"), *folder.glob("overlays/*.jpg"), folder / "metrics.json", marker]:
                 path.unlink(missing_ok=True)

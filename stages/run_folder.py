@@ -1,7 +1,6 @@
 """The run folder: all that a run was, and where each stage finds what the stage before it made."""
 
 import argparse
-import json
 import logging
 import os
 import platform
@@ -11,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from deconvnet.errors import UsageError
-from deconvnet.files import write_json
+from deconvnet.errors import UsageError, UserError
+from deconvnet.files import read_json, write_json
 from deconvnet.recipe import Recipe, load_recipe, recipe_difference, recipe_to_dict, save_recipe
 from deconvnet.voc import VocFolder
 from experiments.synthetic_voc import generate
@@ -88,8 +87,10 @@ def open_run(options: argparse.Namespace, free_keys: tuple[str, ...] = (), needs
     """
     root: Path = options.run
     saved = root / "recipe.yaml"
+    if root.exists() and not root.is_dir():
+        raise UsageError(f"{root}: a file; expected a run folder, or a name for a new one")
     if saved.is_file():
-        old = load_recipe(saved)
+        old = load_recipe(saved, complete=True)
         new = load_recipe(options.recipe or saved, options.set)
         changed = recipe_difference(recipe_to_dict(old), recipe_to_dict(new))
         fixed = [name for name in changed if not name.startswith(free_keys)]
@@ -136,7 +137,12 @@ def git_commit() -> str:
 
 def _voc_root(options: argparse.Namespace, root: Path, needed: bool) -> Path | None:
     recorded = root / "data.json"
-    known = Path(json.loads(recorded.read_text())["voc_root"]) if recorded.is_file() else None
+    known = None
+    if recorded.is_file():
+        value = read_json(recorded).get("voc_root")
+        if not isinstance(value, str):
+            raise UserError(f"{recorded}: damaged: no voc_root in it; remove the file and give --voc-root")
+        known = Path(value)
     if options.voc_root:
         if known and options.voc_root.resolve() != known:
             raise UsageError(f"{root}: this run's data set is {known}, not {options.voc_root}; use another --run "

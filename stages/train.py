@@ -205,13 +205,20 @@ def main(options: argparse.Namespace) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """'auto' is the GPU where there is one."""
+    """'auto' is the GPU where there is one. Raises UsageError for a device that is none, or is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError("--device cuda: no GPU that this torch can use")
-    log.info("device: %s", torch.cuda.get_device_name() if name != "cpu" else f"CPU, {torch.get_num_threads()} threads")
-    return torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {name}: expected auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {name}: torch can use {torch.cuda.device_count()} GPUs here")
+    log.info("device: %s", f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else
+             torch.cuda.get_device_name(device))
+    return device
 
 
 def parse() -> argparse.ArgumentParser:

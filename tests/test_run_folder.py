@@ -1,0 +1,95 @@
+"""The run folder: what is damaged or foreign in it is one line that names the file, never a guess."""
+
+import argparse
+import logging
+
+import pytest
+
+from deconvnet.errors import UsageError, UserError
+from deconvnet.recipe import load_recipe, recipe_keys
+from stages import build_proposals, train
+from stages.cli import run_command
+from stages.run_folder import add_run_arguments, open_run
+from stages.train import choose_device
+
+
+def opened(*arguments, **more):
+    parser = argparse.ArgumentParser()
+    add_run_arguments(parser)
+    return open_run(parser.parse_args([str(argument) for argument in arguments]), **more)
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A run folder with its data set's folder."""
+    (tmp_path / "voc" / "JPEGImages").mkdir(parents=True)
+    opened("--run", tmp_path / "run", "--voc-root", tmp_path / "voc")
+    return tmp_path / "run"
+
+
+def test_a_run_remembers_recipe_and_data(made, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    again = opened("--run", made)
+    assert again.voc_root == tmp_path / "voc" and again.recipe == load_recipe("tiny")
+    with pytest.raises(UsageError, match=r"solver\.lr = 0\.1, not 0\.5; use another --run"):
+        opened("--run", made, "--set", "solver.lr=0.5")
+    assert opened("--run", made, "--set", "solver.lr=0.5", free_keys=("solver.",)).recipe.solver.lr == 0.5
+    with pytest.raises(UsageError, match="this run's data set is"):
+        opened("--run", made, "--voc-root", tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{garbage", "[]", "{}", '{"voc_root": 3}', "\xff", ""])
+def test_damaged_record_of_the_data_set(made, content):
+    (made / "data.json").write_text(content, encoding="latin-1")
+    with pytest.raises(UserError, match=r"data\.json: damaged"):
+        opened("--run", made)
+
+
+@pytest.mark.parametrize("share", [0, 0.2, 0.5, 0.9])
+def test_a_recipe_that_was_cut_is_no_other_recipe(made, share):
+    """What a cut took must not come back as the paper's value, which every key has as its default."""
+    saved = made / "recipe.yaml"
+    lines = saved.read_text().splitlines(keepends=True)
+    saved.write_text("".join(lines[: int(share * len(lines))]))
+    with pytest.raises(UsageError, match=r"recipe\.yaml"):
+        opened("--run", made)
+
+
+def test_each_key_of_a_runs_recipe_is_needed(made):
+    text = (made / "recipe.yaml").read_text()
+    (made / "recipe.yaml").write_text(text.replace("  momentum_rule: torch\n", ""))
+    with pytest.raises(UsageError, match=r"lacks 1 recipe keys, solver\.momentum_rule"):
+        opened("--run", made)
+    assert "solver.momentum_rule" in recipe_keys()
+
+
+def test_a_file_is_no_run_folder(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match="file: a file; expected a run folder"):
+        opened("--run", tmp_path / "file")
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+@pytest.mark.parametrize("change", ["solver.lr=inf", "solver.weight_decay=.inf", "network.bn_shift=nan",
+                                    "proposals.alpha=1"])
+def test_numbers_that_no_computation_can_use(change):
+    with pytest.raises(UsageError, match=change.partition("=")[0].replace(".", r"\.")):
+        load_recipe("paper", [change])
+
+
+@pytest.mark.parametrize("name", ["gpu", "meta", "cuda:99", "cuda:x", "0", "cpu,cuda"])
+def test_devices_that_are_none(name):
+    with pytest.raises(UsageError, match="--device"):
+        choose_device(name)
+
+
+def test_the_cpu_is_a_device():
+    assert choose_device("cpu").type == "cpu"
+
+
+def test_wrong_use_is_one_line_and_status_2(made, capsys):
+    logging.getLogger().handlers.clear()
+    for module, arguments in ((build_proposals, ["--workers", "-2"]), (train, ["--stage", "1", "--device", "gpu"])):
+        assert run_command(module.parse(), module.main, ["--run", str(made), *arguments]) == 2
+        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+        assert len(errors) == 1 and arguments[-2] in errors[0]
