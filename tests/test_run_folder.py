@@ -2,6 +2,10 @@
 
 import argparse
 import logging
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +97,15 @@ def test_wrong_use_is_one_line_and_status_2(made, capsys):
         assert run_command(module.parse(), module.main, ["--run", str(made), *arguments]) == 2
         errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
         assert len(errors) == 1 and arguments[-2] in errors[0]
+
+
+@pytest.mark.parametrize("package", ["stages", "experiments"])
+def test_interrupted_while_it_imports(package):
+    """Ctrl-C before the command itself runs; a real error keeps its traceback."""
+    root = Path(__file__).parents[1]
+    for raised, status in (("KeyboardInterrupt", -signal.SIGINT), ("ValueError", 1)):
+        done = subprocess.run([sys.executable, "-c", f"import {package}; raise {raised}"], cwd=root,
+                              capture_output=True, text=True)
+        assert done.returncode == status
+        assert ("Traceback" in done.stderr) == (raised == "ValueError")
+        assert raised == "ValueError" or done.stderr.splitlines() == ["interrupted; nothing was begun"]
