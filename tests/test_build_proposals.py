@@ -197,8 +197,13 @@ def test_ctrl_c_is_one_line_and_130(moment: str, whole: Path, voc_root: Path, tm
         arguments = (*SETTINGS, "--voc-root", voc_root, "--materialize", "--workers", 2)
         ready = {"workers start": lambda text: "edge detector" in text,
                  "parts exist": lambda _, run=run: bool(some_parts(run))}
-        process = interrupted(run, arguments, ready[moment], lambda process: os.killpg(process.pid, signal.SIGINT),
-                              tmp_path / "log")
+        pause = 0.3 if moment == "workers start" else 0  # until they import their modules, which takes longer
+
+        def ctrl_c(process: subprocess.Popen, pause: float = pause) -> None:
+            time.sleep(pause)
+            os.killpg(process.pid, signal.SIGINT)
+
+        process = interrupted(run, arguments, ready[moment], ctrl_c, tmp_path / "log")
         if process.returncode:
             break
     text = (tmp_path / "log").read_text()
