@@ -16,9 +16,16 @@ FREE_KEYS = ("name", "runtime.", "infer.", "crf.", "bn_statistics.", "train.work
 
 
 def save_checkpoint(path: Path, recipe: Recipe, content: dict[str, Any]) -> None:
-    """Writes a checkpoint whole or not at all. content: tensors, numbers, strings, and lists or dicts of them."""
+    """Writes a checkpoint whole or not at all. content: tensors, numbers, strings, and lists or dicts of them.
+
+    Raises UserError when it cannot be written; a checkpoint that was there before stays.
+    """
     with written_whole(path) as temporary:
-        torch.save({"format": FORMAT, "recipe": recipe_to_dict(recipe), **content}, temporary)
+        try:
+            torch.save({"format": FORMAT, "recipe": recipe_to_dict(recipe), **content}, temporary)
+        except RuntimeError as error:  # what torch's writer makes of a full disk names neither file nor disk
+            raise UserError(f"{path}: cannot be written (is the disk full?): free some space and run again; torch "
+                            f"says: {str(error).splitlines()[0]}") from None
 
 
 def load_checkpoint(path: Path, recipe: Recipe | None, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -5,6 +5,7 @@ import errno
 import logging
 import signal
 import sys
+import threading
 from collections.abc import Callable
 
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -36,6 +37,8 @@ def run_command(parser: argparse.ArgumentParser, command: Callable[[argparse.Nam
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)  # an ended job, as on a cluster, stops as Ctrl-C does
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr)
+    if not options.debug:
+        threading.excepthook = _thread_failed
     try:
         with logging_redirect_tqdm():
             command(options)
@@ -51,6 +54,12 @@ def run_command(parser: argparse.ArgumentParser, command: Callable[[argparse.Nam
             raise
         _say(f"error: {describe(error)}")
         return error.exit_status if isinstance(error, UserError) else 1
+
+
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    """A full disk in a thread (TensorBoard's writer) reaches the command too, at its next write, and is told there."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)
 
 
 def _interrupt(*_: object) -> None:

@@ -152,6 +152,9 @@ def _voc_root(options: argparse.Namespace, root: Path, needed: bool) -> Path | N
         return known
     if "DECONVNET_VOC_ROOT" in os.environ:
         return Path(os.environ["DECONVNET_VOC_ROOT"])
+    if any((root / made).is_dir() for made in ("proposals", "windows")):  # made of other images than the synthetic ones
+        raise UsageError(f"{root}: this needs the data set's images, and their folder is not recorded here: give "
+                         "--voc-root")
     log.info("no --voc-root given: the synthetic set in %s", SYNTHETIC)
     return generate(SYNTHETIC, train=300, val=60, seed=0, side=160)
 

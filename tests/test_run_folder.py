@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from deconvnet.checkpoint import load_checkpoint
 from deconvnet.errors import UsageError, UserError
 from deconvnet.recipe import load_recipe, recipe_keys
 from stages import build_proposals, train
@@ -47,6 +48,19 @@ def test_damaged_record_of_the_data_set(made, content):
     (made / "data.json").write_text(content, encoding="latin-1")
     with pytest.raises(UserError, match=r"data\.json: damaged"):
         opened("--run", made)
+
+
+def test_a_copied_run_does_not_fall_back_on_generated_images(made, tmp_path, monkeypatch):
+    """A training machine has windows and recipe alone: what needs images must not take the synthetic set instead."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DECONVNET_VOC_ROOT", raising=False)
+    (made / "data.json").unlink()
+    (made / "windows").mkdir()
+    assert opened("--run", made, needs_images=False).voc_root is None
+    with pytest.raises(UsageError, match="give --voc-root"):
+        opened("--run", made)
+    assert not (tmp_path / "data").exists()
+    assert opened("--run", made, "--voc-root", tmp_path / "voc").voc_root == tmp_path / "voc"
 
 
 @pytest.mark.parametrize("share", [0, 0.2, 0.5, 0.9])
@@ -109,3 +123,39 @@ def test_interrupted_while_it_imports(package):
         assert done.returncode == status
         assert ("Traceback" in done.stderr) == (raised == "ValueError")
         assert raised == "ValueError" or done.stderr.splitlines() == ["interrupted; nothing was begun"]
+
+
+FULL_DISK = """
+import logging, resource, signal, sys, time
+from pathlib import Path
+import torch
+from torch.utils.tensorboard import SummaryWriter
+from deconvnet.checkpoint import save_checkpoint
+from deconvnet.recipe import load_recipe
+from stages.cli import make_parser, run_command
+
+def command(options):
+    folder = Path(sys.argv[1])
+    save_checkpoint(folder / "last.pt", load_recipe("tiny"), {"model": {"weight": torch.zeros(10)}})
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), 1 << 30))
+    if sys.argv[2] == "30":
+        board = SummaryWriter(str(folder / "board"), flush_secs=1)
+        while True:
+            board.add_scalar("loss", 1.0)
+            time.sleep(0.01)
+    save_checkpoint(folder / "last.pt", load_recipe("tiny"), {"model": {"weight": torch.zeros(100_000)}})
+
+sys.exit(run_command(make_parser("test", "", ""), command, []))
+"""
+
+
+@pytest.mark.parametrize("most", [30, 200_000])
+def test_a_full_disk_is_one_line(tmp_path, most):
+    """In TensorBoard's thread (30 bytes), and in torch's writer of checkpoints, whose own message does not say so."""
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path), str(most)], capture_output=True, text=True,
+                          cwd=Path(__file__).parents[1])
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert "disk" in done.stderr and "full" in done.stderr
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["last.pt"]
+    assert load_checkpoint(tmp_path / "last.pt", None)["model"]["weight"].shape == (10,)
