@@ -209,7 +209,7 @@ def test_ctrl_c_is_one_line_and_130(moment: str, whole: Path, voc_root: Path, tm
     text = (tmp_path / "log").read_text()
     assert process.returncode == 130, text
     assert "Traceback" not in text and "KeyboardInterrupt" not in text, text
-    assert last_line(text).startswith("interrupted;")
+    assert last_line(text).startswith("interrupted;") and text.count("interrupted") == 1, text
     result = build(run, "--materialize", "--workers", 0)
     assert result.returncode == 0, result.stderr
     same(run, whole)

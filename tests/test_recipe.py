@@ -182,7 +182,7 @@ def test_wrong_types_name_the_key(override: str, name: str) -> None:
     ("windows.shape=round", ("windows.shape", "'round'", "tight, square")),
     ("infer.aggregate=median", ("infer.aggregate", "max, sum, mean")),
     ("windows.enlarge=0.5", ("windows.enlarge", "0.5", "at least 1")),
-    ("solver.lr=nan", ("solver.lr", "at least 0")),
+    ("solver.lr=nan", ("solver.lr", "nan", "finite")),
     ("seed=-1", ("seed", "at least 0")),
     ("train.iterations=[5]", ("train.iterations", "2 numbers")),
     ("fcn.iterations=[5,5]", ("fcn.iterations", "3 numbers")),
