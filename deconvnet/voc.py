@@ -65,6 +65,9 @@ class VocFolder:
             raise UserError(f"{path}: not a text file; expected an image id a line") from None
         if not ids:
             raise UserError(f"{path}: the split list is empty")
+        foreign = next((image_id for image_id in ids if "/" in image_id or "\\" in image_id), None)
+        if foreign:  # it would also name files outside the run folder
+            raise UserError(f"{path}: {foreign!r} is a path; expected an image id a line: a file name, no suffix")
         if len(set(ids)) < len(ids):
             twice = next(image_id for image_id in ids if ids.count(image_id) > 1)
             raise UserError(f"{path}: {twice} is listed twice")

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from deconvnet.comp6 import pack_comp6
 from deconvnet.errors import UsageError, UserError
-from deconvnet.files import write_json
+from deconvnet.files import read_json, write_json
 from deconvnet.metrics import ConfusionMatrix
 from deconvnet.recipe import VOC_CLASSES
 from deconvnet.voc import VocFolder, read_label_png
@@ -27,6 +27,12 @@ def read_class_list(path: Path) -> list[str]:
     if not 2 <= len(names) <= 255 or len(set(names)) < len(names):
         raise UsageError(f"{path}: expected 2 to 255 different class names, one a line, background first")
     return names
+
+
+def prediction_classes(folder: Path) -> list[str]:
+    """The class list that stages.infer wrote beside its predictions; VOC's for predictions from elsewhere."""
+    marker = folder / "settings.json"
+    return read_json(marker).get("classes", VOC_CLASSES) if marker.is_file() else VOC_CLASSES
 
 
 def check_predictions(folder: Path, image_ids: list[str]) -> None:
@@ -80,7 +86,8 @@ def percent(value: float) -> str:
 
 def run(options: argparse.Namespace) -> None:
     """Packs, scores, prints and writes what the options ask for."""
-    voc = VocFolder(options.voc_root, read_class_list(options.classes) if options.classes else VOC_CLASSES)
+    classes = read_class_list(options.classes) if options.classes else prediction_classes(options.predictions)
+    voc = VocFolder(options.voc_root, classes)
     image_ids = voc.image_ids(options.split)
     subset = [name.strip() for name in (options.subset_classes or "").split(",") if name.strip()]
     if subset:
@@ -120,7 +127,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--voc-root", type=Path, required=True, metavar="FOLDER", help="the VOC-layout folder")
     parser.add_argument("--split", default="val", help="split that was predicted (default: %(default)s)")
     parser.add_argument("--classes", type=Path, metavar="FILE",
-                        help="class names, one a line, background first (default: VOC's 21)")
+                        help="class names, one a line, background first (default: those that stages.infer wrote beside "
+                        "its predictions, else VOC's 21)")
     parser.add_argument("--subset-classes", metavar="NAME,NAME,...", help="also give the mean IoU of these classes")
     parser.add_argument("--comp6", type=Path, metavar="FILE.tgz",
                         help="also pack the predictions for the VOC server; a split without masks is only packed")

@@ -139,7 +139,8 @@ class Scorer:
 class Prediction:
     """A folder of label maps made in one way; maps made in another way are not mixed in."""
 
-    def __init__(self, folder: Path, settings: dict) -> None:
+    def __init__(self, folder: Path, settings: dict, classes: list[str]) -> None:
+        """classes: what the labels mean, written down for stages.evaluate."""
         self.folder, self.settings = folder, settings
         marker = folder / "settings.json"
         if marker.is_file() and read_json(marker).get("settings") != settings:
@@ -147,7 +148,7 @@ class Prediction:
             for path in [*folder.glob("*.png"), *folder.glob("overlays/*.jpg"), folder / "metrics.json", marker]:
                 path.unlink(missing_ok=True)
         if not marker.is_file():
-            write_json(marker, {"settings": settings, **provenance()})
+            write_json(marker, {"settings": settings, "classes": classes, **provenance()})
 
     def has(self, image_id: str, overlay: bool) -> bool:
         return self._png(image_id).is_file() and (self._overlay(image_id).is_file() or not overlay)
@@ -228,7 +229,7 @@ def main(options: argparse.Namespace) -> None:
                 "weights": [str(scorer.weights) for scorer in scorers],
                 **(run.recipe_keys("infer.ensemble_rule") if len(scorers) == 2 else {}),
                 **(run.recipe_keys("crf.") if options.crf else {})}
-    prediction = Prediction(source.folder / row, settings)
+    prediction = Prediction(source.folder / row, settings, run.recipe.data.classes)
     log.info("%s: %s", row, ", ".join(str(scorer.weights) for scorer in scorers))
     infer(run, source, scorers, prediction, options)
     log.info("%d label maps in %s", len(source.paths), prediction.folder)

@@ -96,6 +96,17 @@ def test_vocs_classes_are_the_default_and_background_alone_is_said_loudly(case) 
     assert ["tvmonitor", "-"] in [line.split() for line in result.stdout.splitlines()]
 
 
+def test_classes_come_with_the_predictions_of_infer(case, tmp_path) -> None:
+    """Own classes scored as VOC's would be numbers under wrong names."""
+    voc, predictions, arguments = case
+    (predictions / "settings.json").write_text(json.dumps({"settings": {}, "classes": CLASSES}))
+    result = evaluate(*arguments[:4], "--split", "val")
+    assert result.returncode == 0, result.stderr
+    assert json.loads((predictions / "metrics.json").read_text())["classes"] == CLASSES
+    (predictions / "settings.json").write_text("{")
+    refused(evaluate(*arguments[:4], "--split", "val"), 1, "settings.json", "damaged")
+
+
 def test_missing_predictions_are_named_and_counted(case: tuple[Path, Path, list[object]]) -> None:
     _, predictions, arguments = case
     (predictions / "b.png").unlink()
