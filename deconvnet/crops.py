@@ -62,7 +62,11 @@ class WindowCrops(Dataset):
         columns = self.rows.columns
         window = columns["window"][row]
         if self.own_only:
-            mask = object_labels(mask, objects[columns["object"][row]].mask)
+            number = columns["object"][row]
+            if number >= len(objects) or objects[number].class_index != columns["class_index"][row]:
+                raise UserError(f"{self.rows.path}: image {image_id} has other objects than when it was made; make the "
+                                "file again with stages.build_proposals")
+            mask = object_labels(mask, objects[number].mask)
         keys = self.recipe.windows
         return window_picture(image, window, keys), window_labels(mask, window, keys.warp)
 
@@ -74,6 +78,7 @@ class WindowCrops(Dataset):
     def _image(self, image_id: str):
         if image_id not in self._read:
             image, mask = self.voc.read_pair(image_id)
+            self.rows.check_size(image_id, mask.shape)
             least = self.recipe.data.least_object_pixels
             self._read[image_id] = image, mask, self.voc.objects(image_id, mask, least) if self.own_only else []
             if len(self._read) > 4:

@@ -87,6 +87,15 @@ class Rows:
         """The index of each row's image."""
         return np.repeat(np.arange(len(self.image_ids)), np.diff(self.first))
 
+    def check_size(self, image_id: str, size: tuple[int, ...]) -> None:
+        """Raises UserError unless the image had this size (height, width) when the file was made."""
+        self.span(image_id)
+        height, width = self.sizes[self._positions[image_id]]
+        if (height, width) != tuple(size):
+            raise UserError(f"{self.path}: was made when image {image_id} was {width}x{height}, now it is "
+                            f"{size[1]}x{size[0]}: another data set with the same ids? Make the file again with "
+                            "stages.build_proposals")
+
     def of_image(self, image_id: str) -> Arrays:
         """The rows of an image. Raises UserError when the file has no such image."""
         span = self.span(image_id)

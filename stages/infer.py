@@ -68,7 +68,10 @@ class Source:
 
     def boxes(self, image_id: str, image: np.ndarray) -> np.ndarray:
         """An image's proposals, best first: from the split's file where stages.build_proposals made one."""
-        return self._saved.of_image(image_id)["boxes"] if self._saved else self._work.propose(image)[0]
+        if not self._saved:
+            return self._work.propose(image)[0]
+        self._saved.check_size(image_id, image.shape[:2])
+        return self._saved.of_image(image_id)["boxes"]
 
 
 def _image_files(given: list[Path]) -> dict[str, Path]:

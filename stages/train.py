@@ -58,8 +58,8 @@ def window_crops(run: RunFolder, stage: int, split: str, augment: bool) -> Windo
         voc = run.voc()
         rows = read_rows(path, "windows", voc.fingerprint(split))
     made = rows.attributes["shaped_by"]
-    for name, here in run.recipe_keys("windows.warp", "windows.stage1_labels").items():
-        if made[name] != here:
+    for name, here in run.recipe_keys("windows.").items():
+        if name != "windows.balance" and made[name] != here:  # balancing is the training's, not the file's
             raise UserError(f"{path}: was made with {name} = {made[name]!r}, the recipe has {here!r}")
     return WindowCrops(rows, voc, run.recipe, augment, (run.recipe.seed, CROP, stage))
 

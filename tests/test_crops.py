@@ -29,6 +29,8 @@ from deconvnet.voc import VocFolder
 from experiments.synthetic_voc import generate
 from proposals.files import ROW_FIELDS, Rows, read_rows, write_rows
 from proposals.select import stage1_rows
+from stages.build_proposals import build_windows
+from stages.run_folder import RunFolder
 
 WARP, INPUT = 36, 32
 SPARE = WARP - INPUT
@@ -258,3 +260,16 @@ def test_larger_images_are_shrunk_onto_the_canvas():
     checks[::2] = 200
     assert (on_canvas(checks, 50, 0)[:, :25] == 100).all()
 
+
+
+def test_another_data_set_of_the_same_ids_is_refused(tmp_path):
+    """Same names, other pictures: neither an IndexError nor another object's labels."""
+    recipe = load_recipe("tiny", ["network.input=32", "windows.warp=36", "data.least_object_pixels=1"])
+    made, other = (generate(tmp_path / name, train=2, val=1, seed=seed, side=96) for name, seed in (("a", 0), ("b", 1)))
+    run = RunFolder(tmp_path / "run", recipe, made)
+    build_windows(run, "train", 1, False, 0, "stop")
+    rows = read_rows(run.windows(1, "train"), "windows")
+    crops = WindowCrops(rows, VocFolder(other, recipe.data.classes), recipe, True, (0,))
+    with pytest.raises(UserError, match="another data set|other objects"):
+        for row in range(len(crops)):
+            crops[0, row]
