@@ -75,8 +75,8 @@ def voc(synthetic, recipe) -> VocFolder:
 def stage1(tmp_path_factory, voc, recipe) -> Rows:
     """Stage 1 windows of the synthetic set, not materialized."""
     ids = voc.image_ids("train")
-    rows = [stage1_rows(voc.objects(one), recipe.windows) for one in ids]
-    parts = [{"size": np.array([96, 96], np.int32), **vars(one)} for one in rows]
+    parts = [{"size": np.array(voc.read_mask(one).shape, np.int32),
+              **vars(stage1_rows(voc.objects(one), recipe.windows))} for one in ids]
     path = tmp_path_factory.mktemp("stage1") / "windows.h5"
     write_rows(path, ids, parts, {"format": "windows", "stage": 1, "split": "train", "fingerprint": "none"})
     return read_rows(path, "windows")
