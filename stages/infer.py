@@ -253,7 +253,8 @@ def parse() -> argparse.ArgumentParser:
     parser.add_argument("--weights", type=Path, metavar="FILE",
                         help="DeconvNet's (default: the run's stage 2, else stage 1)")
     parser.add_argument("--fcn-weights", type=Path, metavar="FILE", help="FCN-8s's (default: the run's)")
-    parser.add_argument("--edge-model", type=Path, metavar="FILE", help="structured-edge model, where no proposals file is at hand")
+    parser.add_argument("--edge-model", type=Path, metavar="FILE",
+                        help="structured-edge model, where no proposals file is at hand")
     parser.add_argument("--overlay", action="store_true", help="write the labels blended with the image too")
     parser.add_argument("--out", type=Path, metavar="FOLDER",
                         help="where label maps go (default: the run's predictions)")
