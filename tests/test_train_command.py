@@ -171,7 +171,7 @@ def test_wrong_use(built, tmp_path, capsys):
     assert "give --stage 1 or --stage 2" in capsys.readouterr().err
     assert here("--run", folder, "--stage", "1", "--model", "fcn8s") == 2
     assert here("--run", folder, "--stage", "1", "--set", "solver.lr=0.5") == 2
-    assert "this run's recipe has solver.lr = 0.01, not 0.5" in capsys.readouterr().err
+    assert "this run's recipe has solver.lr = 0.1, not 0.5" in capsys.readouterr().err
     assert here("--run", folder, "--model", "fcn8s", "--voc-root", tmp_path / "nowhere") == 2
     assert "nowhere: no such folder" in capsys.readouterr().err
     (folder / "windows" / "stage1-train.h5").unlink()

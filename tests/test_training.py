@@ -29,7 +29,7 @@ CLASSES = ("background", "disc", "square")
 
 
 def small_recipe(*overrides: str) -> Recipe:
-    return load_recipe("tiny", ["network.width=0.0625", "network.input=32", "windows.warp=36", "train.workers=0",
+    return load_recipe("paper", ["network.width=0.0625", "network.input=32", "windows.warp=36", "train.workers=0",
                                 "network.deconv_std=0", f"data.classes=[{','.join(CLASSES)}]", *overrides])
 
 
@@ -262,7 +262,7 @@ def test_only_background_is_said_loudly(tmp_path, windows, caplog):
     with torch.no_grad():
         training.model.seg_score_voc.bias[1] = 2
     training._validate()
-    assert not caplog.records
+    assert not [line for line in caplog.records if line.levelno >= logging.WARNING]
 
 
 def test_a_checkpoint_of_another_recipe_names_the_key(tmp_path):
