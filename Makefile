@@ -5,15 +5,18 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint clean
+.PHONY: help install demo test test-long lint clean
 
 help:
+	@echo "make install    .venv with all packages; then: . .venv/bin/activate"
 	@echo "make demo       the whole pipeline on a small synthetic set, in minutes"
 	@echo "make test       lint, then the tests"
 	@echo "make test-long  the tests that take minutes"
 	@echo "make lint       ruff alone"
 	@echo "make clean      remove .venv and caches (runs/ and data/ stay)"
 	@echo "PYTHON=...      another Python than python3; CXX=... another C++ compiler than $(CXX)"
+
+install: .venv/installed
 
 demo: .venv/installed
 	$(BIN)/python -m experiments.demo

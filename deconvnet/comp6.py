@@ -1,4 +1,4 @@
-"""The archive that the VOC evaluation server takes (competition comp6: segmentation, training data of the VOC only)."""
+"""The archive that the VOC server takes (competition comp6: segmentation, any training data but the test set)."""
 
 import gzip
 import io

@@ -4,6 +4,7 @@ What a training sees at position p (the p-th example since its start) depends on
 training goes on with exactly the examples it would have seen.
 """
 
+import signal
 from collections import OrderedDict
 from collections.abc import Iterator
 
@@ -12,11 +13,11 @@ import h5py
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from deconvnet.errors import UserError
 from deconvnet.recipe import Recipe
-from deconvnet.voc import VOID, VocFolder
+from deconvnet.voc import VOID, VocFolder, VocObject
 from deconvnet.windows import MEAN_RGB, object_labels, window_labels, window_picture
 from proposals.files import Rows
 
@@ -75,7 +76,7 @@ class WindowCrops(Dataset):
         box = ",".join(str(value) for value in self.rows.columns["window"][row])
         return f"{self.rows.image_ids[self.images[row]]}[{box}]"
 
-    def _image(self, image_id: str):
+    def _image(self, image_id: str) -> tuple[np.ndarray, np.ndarray, list[VocObject]]:
         if image_id not in self._read:
             image, mask = self.voc.read_pair(image_id)
             self.rows.check_size(image_id, mask.shape)
@@ -189,23 +190,47 @@ class Batches:
 
 
 def load(dataset: Dataset, items: Iterator[tuple[int, int]] | list[tuple[int, int]], size: int,
-         workers: int) -> DataLoader:
+         workers: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Batches of pictures (uint8 N x 3 x S x S), labels (uint8 N x S x S) and rows, loaded by worker processes.
 
     The loader draws its workers' seeds from a generator of its own: drawing from the global one would make what
-    follows depend on how often loaders were made, and a resumed training would differ.
+    follows depend on how often loaders were made, and a resumed training would differ. Raises the dataset's UserError.
     """
-    return DataLoader(
-        dataset,
+    loader = DataLoader(
+        _ErrorsAsItems(dataset),
         batch_sampler=Batches(items, size),
         num_workers=workers,
+        collate_fn=_collate,
         worker_init_fn=_start_worker if workers else None,
         generator=torch.Generator(),
         pin_memory=torch.cuda.is_available(),
     )
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+class _ErrorsAsItems(Dataset):
+    """Hands a UserError on as an item: what is raised in a loading process, torch turns into a text of tracebacks."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, item: tuple[int, int]) -> Example | UserError:
+        try:
+            return self.dataset[item]
+        except UserError as error:
+            return error
+
+
+def _collate(examples: list[Example | UserError]) -> list[Tensor] | UserError:
+    return next((one for one in examples if isinstance(one, UserError)), None) or default_collate(examples)
 
 
 def _start_worker(_: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; it is the training's to answer
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

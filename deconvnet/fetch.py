@@ -17,10 +17,10 @@ from requests.adapters import HTTPAdapter
 from torchvision.datasets import SBDataset
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 from torchvision.models import VGG16_Weights
-from tqdm import tqdm
 from urllib3.util.retry import Retry
 
 from deconvnet.errors import UserError
+from deconvnet.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +196,7 @@ def _transfer(session: requests.Session, remote: Remote, part: Path) -> bool:
             have = 0  # a server without ranges sends the file from its beginning
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length else None
-        bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=part.stem, dynamic_ncols=True)
+        bar = progress(total=total, initial=have, unit="B", unit_scale=True, desc=part.stem)
         with bar, part.open("ab" if have else "wb") as file:
             for chunk in answer.iter_content(CHUNK):
                 file.write(chunk)
@@ -222,7 +222,7 @@ def unpack(archive: Path, folder: str, data: Path) -> None:
     shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
     try:
         with tarfile.open(archive) as tar:
-            members: Iterable[tarfile.TarInfo] = tqdm(tar, unit=" files", desc=f"unpacking {archive.name}")
+            members: Iterable[tarfile.TarInfo] = progress(tar, unit="file", desc=f"unpacking {archive.name}")
             tar.extractall(temporary, members=members, filter="data")
         if not (temporary / folder).is_dir():
             raise UserError(f"{archive}: holds no folder {folder}")

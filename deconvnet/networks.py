@@ -15,7 +15,7 @@ from deconvnet.errors import UserError
 from deconvnet.fcn import Fcn
 from deconvnet.network import DeconvNet
 from deconvnet.recipe import Recipe
-from deconvnet.weights import COUNTER, initialise, load_into, read_safetensors, save_safetensors
+from deconvnet.weights import COUNTER, initialise, load_fcn8s, load_into, read_safetensors, save_safetensors
 
 log = logging.getLogger(__name__)
 
@@ -45,16 +45,20 @@ def description(kind: str, recipe: Recipe) -> dict[str, Any]:
 
 
 def save_network(model: nn.Module, path: Path, kind: str, recipe: Recipe, bn: str, origin: dict[str, Any]) -> None:
-    """Writes a network's file. bn: 'measured', 'unmeasured' (or 'none' for a network without BN)."""
+    """Writes a network's file. bn: 'measured', 'unmeasured', 'running' (kept while training), 'none' (no BN)."""
     save_safetensors(model, path, description(kind, recipe) | {"bn": bn, "origin": origin})
 
 
 def load_network(path: Path, kind: str, recipe: Recipe) -> nn.Module:
     """A network in evaluation mode, from a file of this project or one that stages.import_caffe wrote.
 
-    Raises UserError when the file is not a network's, not of this recipe's network (naming the difference), or
-    without measured BN statistics.
+    An FCN-8s may also be wkentaro's fcn8s_from_caffe.pth. Raises UserError when the file is not a network's, not of
+    this recipe's network (naming the difference), or without measured BN statistics.
     """
+    if kind == "fcn8s" and path.suffix == ".pth":
+        model = make_network(kind, recipe)
+        load_into(model, load_fcn8s(path, recipe.fcn), source=str(path))
+        return model.eval()
     model, metadata = load_unmeasured(path, kind, recipe)
     if metadata.get("bn") == "unmeasured":
         raise UserError(f"{path}: its BN statistics were never measured; `python -m stages.bn_statistics --weights "

@@ -26,9 +26,10 @@ VOC_CLASSES = (
 ).split()
 
 
-def key(default: Any, note: str, choices: tuple[str, ...] = (), least: float | None = None) -> Any:
+def key(default: Any, note: str, choices: tuple[str, ...] = (), least: float | None = None,
+        most: float | None = None) -> Any:
     """A recipe key: default, a note with its origin, and what values are allowed."""
-    metadata = {"note": note, "choices": choices, "least": least}
+    metadata = {"note": note, "choices": choices, "least": least, "most": most}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -55,9 +56,10 @@ class Proposals:
         choices=("auto", "structured", "gradient"),
     )
     count: int = key(2000, "boxes an image [P 6.1]", least=1)
-    alpha: float = key(0.65, "EdgeBoxes: step of the sliding window search, as an IoU [EdgeBoxes' default]", least=0.1)
-    beta: float = key(0.75, "EdgeBoxes: IoU of non-maximum suppression [EdgeBoxes' default]", least=0.1)
-    eta: float = key(1.0, "EdgeBoxes: adaptation rate of that suppression [EdgeBoxes' default]", least=0.1)
+    alpha: float = key(0.65, "EdgeBoxes: step of the sliding window search, as an IoU [EdgeBoxes' default]", least=0.1,
+                       most=0.99)
+    beta: float = key(0.75, "EdgeBoxes: IoU of non-maximum suppression [EdgeBoxes' default]", least=0.1, most=1)
+    eta: float = key(1.0, "EdgeBoxes: adaptation rate of that suppression [EdgeBoxes' default]", least=0.1, most=1)
     min_score: float = key(0.01, "EdgeBoxes: boxes below this score are dropped [EdgeBoxes' default]", least=0.0)
 
 
@@ -73,7 +75,8 @@ class Windows:
     )
     outside: str = key(
         "mean",
-        "picture outside the image: mean (0 for the network, our choice); zero: raw 0 before the mean is taken off [R]",
+        "picture outside the image: mean (rounded, so about 0 for the network; our choice); zero: raw 0 before the "
+        "mean is taken off [R]",
         choices=("mean", "zero"),
     )
     warp: int = key(250, "training windows are warped to this side [P 6.1]", least=8)
@@ -89,7 +92,8 @@ class Windows:
         choices=("object", "all"),
     )
     stage2_top: int = key(50, "proposals an image that become stage 2 windows [P 6.1]", least=1)
-    stage2_overlap: float = key(0.5, "least IoU of a stage 2 proposal with an object's box [P 4.2]", least=0.0)
+    stage2_overlap: float = key(0.5, "least IoU of a stage 2 proposal with an object's box [P 4.2]", least=0.0,
+                                most=1)
     stage2_order: str = key(
         "overlap_first",
         "overlap_first: the best-scored among those that overlap; top_first: those that overlap among the best-scored "
@@ -135,7 +139,7 @@ class Solver:
     """Stochastic gradient descent [P 6.1]."""
 
     lr: float = key(0.01, "initial learning rate [P 6.1, R]", least=0.0)
-    momentum: float = key(0.9, "[P 6.1, R]", least=0.0)
+    momentum: float = key(0.9, "[P 6.1, R]", least=0.0, most=0.9999)
     weight_decay: float = key(5e-4, "[P 6.1, R]", least=0.0)
     decay_over_accumulation: bool = key(
         False, "divide the decay by the number of accumulated passes: false [P]; true, Caffe's averaging does so [R]"
@@ -153,7 +157,7 @@ class Solver:
         "constant",
         choices=("plateau", "step", "constant"),
     )
-    lr_factor: float = key(0.1, "a drop multiplies the rate by this [P 6.1, R]", least=0.0)
+    lr_factor: float = key(0.1, "a drop multiplies the rate by this [P 6.1, R]", least=1e-9, most=1)
     lr_step: list[int] = key([9000, 10000], "rate_rule step: iterations between drops, stage 1 and stage 2 [R]")
     lr_patience: int = key(4, "rate_rule plateau: validations without a rise before a drop", least=1)
 
@@ -205,7 +209,7 @@ class Fcn:
     batch: int = key(20, "images an iteration", least=1)
     micro_batch: int = key(1, "images a forward pass", least=1)
     lr: float = key(1e-4, "as published for VGG16", least=0.0)
-    momentum: float = key(0.9, "as published", least=0.0)
+    momentum: float = key(0.9, "as published", least=0.0, most=0.9999)
     weight_decay: float = key(5e-4, "as published", least=0.0)
     validate_images: int = key(200, "validation images, drawn once with the seed; 0: all", least=0)
 
@@ -346,11 +350,14 @@ def _merge(recipe: Recipe, changes: Any, source: str) -> Recipe:
     for name in _dotted(OmegaConf.to_container(changes)):
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise UsageError(f"{source}: unknown recipe key {name!r}; the nearest is {near!r}")
+            raise UsageError(f"{source}: unknown recipe key {name!r}; the nearest is {near!r}; `python -m "
+                             "stages.inspect recipe` lists all")
     try:
         merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(recipe), changes))
     except OmegaConfBaseException as error:
         first = str(error).splitlines()[0]
+        if isinstance(known.get(error.full_key, (None,))[0], list):
+            first = "expected a list, such as [1, 2]"
         raise UsageError(f"{source}: recipe key {error.full_key!r}: {first}") from None
     assert isinstance(merged, Recipe)
     _check(merged, source)
@@ -369,21 +376,20 @@ def _dotted(node: Any, prefix: str = "") -> list[str]:
 
 def _check(recipe: Recipe, source: str) -> None:
     for name, (value, item) in recipe_keys(recipe).items():
-        choices, least = item.metadata["choices"], item.metadata["least"]
+        choices, least, most = (item.metadata[name] for name in ("choices", "least", "most"))
         if choices and value not in choices:
             raise UsageError(f"{source}: recipe key {name} is {value!r}; expected one of {', '.join(choices)}")
         if isinstance(value, float) and not math.isfinite(value):
             raise UsageError(f"{source}: recipe key {name} is {value}; expected a number that is finite")
         if least is not None and not value >= least:
             raise UsageError(f"{source}: recipe key {name} is {value}; expected at least {least:g}")
+        if most is not None and not value <= most:
+            raise UsageError(f"{source}: recipe key {name} is {value}; expected at most {most:g}")
     lengths = {"train.iterations": 2, "solver.lr_step": 2, "fcn.iterations": 3}
     for name, length in lengths.items():
         value = recipe_keys(recipe)[name][0]
         if len(value) != length or min(value) < 1:
             raise UsageError(f"{source}: recipe key {name} is {value}; expected {length} numbers above 0")
-    if recipe.proposals.alpha >= 1:
-        raise UsageError(f"{source}: recipe key proposals.alpha is {recipe.proposals.alpha}; expected a number below "
-                         "1: it is the IoU of one step")
     if recipe.network.input % 32:
         raise UsageError(f"{source}: recipe key network.input is {recipe.network.input}; expected a multiple of 32")
     if recipe.windows.warp < recipe.network.input:
@@ -393,6 +399,15 @@ def _check(recipe: Recipe, source: str) -> None:
         )
     if recipe.train.batch % recipe.train.micro_batch or recipe.fcn.batch % recipe.fcn.micro_batch:
         raise UsageError(f"{source}: recipe keys train.batch and fcn.batch must be multiples of their micro_batch")
+    if recipe.network.batch_norm and recipe.train.micro_batch < 2:
+        raise UsageError(f"{source}: recipe key train.micro_batch is 1; expected at least 2: batch normalisation of "
+                         "fc6's single pixel needs several windows")
+    for name in ("data.train_split", "data.val_split"):
+        value = recipe_keys(recipe)[name][0]
+        if not value or Path(value).name != value:
+            raise UsageError(f"{source}: recipe key {name} is {value!r}; expected the name of a split list")
+    if not all(recipe.data.classes):
+        raise UsageError(f"{source}: recipe key data.classes has an empty name")
     if not 2 <= len(recipe.data.classes) <= 255 or len(set(recipe.data.classes)) < len(recipe.data.classes):
         raise UsageError(f"{source}: recipe key data.classes needs 2 to 255 different names, background first")
 

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from scipy.io import loadmat
-from tqdm import tqdm
 
 from deconvnet.errors import UsageError, UserError
 from deconvnet.files import write_text, written_whole
 from deconvnet.palette import write_label_png
+from deconvnet.progress import progress
 from deconvnet.recipe import VOC_CLASSES
 from deconvnet.voc import VocFolder, read_rgb
 
@@ -39,7 +39,7 @@ def merge_sbd(voc: VocFolder, sbd_root: Path) -> dict[str, int]:
     """
     train, val = voc.image_ids("train"), voc.image_ids("val")
     added = sorted(sbd_ids(sbd_root) - set(train) - set(val))
-    for image_id in tqdm(added, desc="SBD", unit=" images", dynamic_ncols=True):
+    for image_id in progress(added, desc="SBD", unit="image"):
         merge_image(voc, sbd_root, image_id)
     lists = {"train_aug": train + added, "trainval_aug": train + added + val}
     for split, ids in lists.items():

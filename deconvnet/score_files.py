@@ -12,12 +12,18 @@ from deconvnet.files import hdf5_written_whole
 
 def write_scores(path: Path, scores: np.ndarray, kind: str) -> None:
     """Writes scores (float32 C x H x W) as `kind`, float16 or float32, whole or not at all."""
+    check_finite(scores, str(path))
     stored = scores.astype(kind)
     if not np.isfinite(stored).all():
-        raise UserError(f"{path}: scores that are not finite" + (
-            " as float16: set infer.score_type=float32" if np.isfinite(scores).all() else ": the network is broken"))
+        raise UserError(f"{path}: scores that are not finite as float16: set infer.score_type=float32")
     with hdf5_written_whole(path) as file:
         file.create_dataset("scores", data=stored, chunks=(1, *stored.shape[1:]), compression="lzf", shuffle=True)
+
+
+def check_finite(scores: np.ndarray, name: str) -> None:
+    """Raises UserError for NaN or infinity, of which argmax would make a label without a word."""
+    if not np.isfinite(scores).all():
+        raise UserError(f"{name}: scores that are not finite: the network is broken; try other weights")
 
 
 def read_scores(path: Path, size: tuple[int, int]) -> np.ndarray:

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import logging
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from deconvnet.errors import UserError
 from deconvnet.files import written_whole
 from deconvnet.metrics import ConfusionMatrix
 from deconvnet.progress import progress
-from deconvnet.recipe import Recipe, Runtime, Solver
+from deconvnet.recipe import Recipe, Runtime, Solver, recipe_difference, recipe_to_dict
 from deconvnet.solver import Descent
 from deconvnet.voc import VOID
 
@@ -56,6 +57,25 @@ class Plan:
     workers: int
 
 
+class StopRequest:
+    """Lets the iteration at work end when Ctrl-C or SIGTERM comes, so that it is kept. A second one does not wait."""
+
+    def __enter__(self) -> "StopRequest":
+        self.asked = False
+        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, *_: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        log.info("stops after this iteration and keeps it; Ctrl-C again stops at once")
+
+
 class Training:
     """One training in one folder: last.pt, best.pt, log.csv, TensorBoard events."""
 
@@ -74,6 +94,7 @@ class Training:
 
     @property
     def last(self) -> Path:
+        """The checkpoint to go on from."""
         return self.folder / "last.pt"
 
     def resume(self) -> None:
@@ -88,6 +109,10 @@ class Training:
         if "random_cuda" in content and self.device.type == "cuda":
             torch.cuda.set_rng_state(content["random_cuda"].cpu(), self.device)
         log.info("%s: goes on at iteration %d", self.plan.name, self.iteration)
+        for name, (before, now) in recipe_difference(content["recipe"], recipe_to_dict(self.recipe)).items():
+            if name.startswith("runtime."):
+                log.warning("%s: began with %s = %r, goes on with %r: --set %s=%s goes on as it began", self.plan.name,
+                            name, before, now, name, str(before).lower())
 
     def run(self) -> None:
         """Trains up to plan.iterations. Raises UserError when the loss is not finite; last.pt is then still good."""
@@ -99,13 +124,13 @@ class Training:
         batches = load(self.examples.training, order, plan.micro_batch, plan.workers)
         self.model.train()
         rows = _LogFile(self.folder / "log.csv", self.iteration)
-        board = SummaryWriter(str(self.folder), purge_step=self.iteration)
+        board = SummaryWriter(str(self.folder), purge_step=self.iteration + 1)
         since = _Running()
-        with contextlib.closing(board), progress(total=plan.iterations, initial=self.iteration, desc=plan.name,
-                                                 unit="iteration") as bar:
-            source = iter(batches)
+        with (contextlib.closing(board), StopRequest() as stop,
+              progress(total=plan.iterations, initial=self.iteration, desc=plan.name, unit="iteration") as bar):
             while self.iteration < plan.iterations:
-                loss, accuracy = self._iterate(source)
+                rate = self.descent.rate
+                loss, accuracy = self._iterate(batches)
                 self.iteration += 1
                 since.add(loss, accuracy, plan.batch)
                 bar.update()
@@ -115,7 +140,7 @@ class Training:
                 if self.iteration % plan.validate_every == 0 or self.iteration == plan.iterations:
                     validated = self._validate()
                 if validated or self.iteration % LOG_EVERY == 0:
-                    line = {"iteration": self.iteration, "rate": self.descent.rate, "loss": since.loss,
+                    line = {"iteration": self.iteration, "rate": rate, "loss": since.loss,
                             "pixel_accuracy": since.accuracy, "images_per_second": since.speed, **validated}
                     rows.add(line)
                     for name, value in line.items():
@@ -123,6 +148,10 @@ class Training:
                     since = _Running()
                 if self.iteration % plan.checkpoint_every == 0 or self.iteration == plan.iterations:
                     self._save(self.last)
+                elif stop.asked:
+                    self._save(self.last)
+                if stop.asked and self.iteration < plan.iterations:
+                    raise KeyboardInterrupt
 
     def _iterate(self, source: Iterator) -> tuple[float, float]:
         """One iteration of accumulated passes: its mean loss and pixel accuracy."""

@@ -58,7 +58,8 @@ class VocFolder:
         path = self.root / "ImageSets" / "Segmentation" / f"{split}.txt"
         if not path.is_file():
             known = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))) or "none"
-            raise UsageError(f"{path}: no such split list; the folder has: {known}")
+            hint = " (VOC's test set comes from its server, after registering)" if split == "test" else ""
+            raise UsageError(f"{path}: no such split list; the folder has: {known}{hint}")
         try:
             ids = path.read_text(encoding="utf-8").split()
         except UnicodeDecodeError:
@@ -79,7 +80,8 @@ class VocFolder:
             path = self.root / "JPEGImages" / f"{image_id}{suffix}"
             if path.is_file():
                 return path
-        raise UserError(f"{self.root / 'JPEGImages' / image_id}.jpg: no such image")
+        raise UserError(f"{self.root / 'JPEGImages' / image_id}.jpg: no such image, nor .png (the split list has ids "
+                        "without a suffix; other formats must be converted)")
 
     def read_image(self, image_id: str) -> np.ndarray:
         """The image, RGB uint8 H x W x 3; see `read_rgb` for what is refused."""

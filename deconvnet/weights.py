@@ -40,14 +40,15 @@ def initialise(
     """Draws all weights anew, in the order of the layers, from a CPU generator: the same on every device.
 
     Convolutions get N(0, conv_std), transposed ones and DeconvNet's score layer, which ends its deconvolution
-    network, N(0, deconv_std); 0 stands for He's sqrt(2 / fan-in), where each output of a stride 1 transposed
-    convolution sees in_channels * kernel^2 inputs too. Biases get 0, BN scale 1 and shift bn_shift, statistics 0 and
-    1. An Fcn's score and upsampling layers keep their own rule.
+    network, N(0, deconv_std); 0 stands for He's sqrt(2 / fan-in). Each output of a stride 1 transposed convolution sees
+    in_channels * kernel^2 inputs too, but for fc6_deconv, whose input is a single pixel. Biases get 0, BN scale 1 and
+    shift bn_shift, statistics 0 and 1. An Fcn's score and upsampling layers keep their own rule.
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             std = deconv_std if isinstance(module, nn.ConvTranspose2d) or name == "seg_score_voc" else conv_std
-            std = std or math.sqrt(2 / (module.in_channels * math.prod(module.kernel_size)))
+            seen = 1 if name == "fc6_deconv" else math.prod(module.kernel_size)
+            std = std or math.sqrt(2 / (module.in_channels * seen))
             drawn = torch.empty(module.weight.shape).normal_(0, std, generator=generator)
             with torch.no_grad():
                 module.weight.copy_(drawn)
@@ -89,6 +90,7 @@ def start_from_vgg16(model: nn.Module, path: Path | str) -> None:
 
     Raises UsageError for a narrow network, UserError for a file that is not VGG16.
     """
+    _existing(path)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     for name, shape in vgg16_shapes().items():
         if name.startswith("conv") and shapes[name] != shape:
@@ -206,7 +208,8 @@ def read_safetensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
     except (SafetensorError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a whole safetensors file ({_first_line(error)}): fetch it again") from None
+        raise UserError(f"{path}: not a whole safetensors file ({_first_line(error)}): make or fetch it again"
+                        ) from None
     if not isinstance(metadata, dict):
         raise UserError(f"{path}: its {METADATA_KEY!r} metadata is not a JSON object: make or fetch it again")
     return tensors, metadata
@@ -218,9 +221,11 @@ def _read_state(path: Path) -> dict[str, Any]:
         return read_safetensors(path)[0]
     try:
         state = torch.load(_existing(path), map_location="cpu", weights_only=True)
-    except (OSError, UserError):
+    except UserError:
         raise
     except Exception as error:  # torch and pickle raise many kinds for a file that is cut or something else
+        if isinstance(error, OSError) and error.filename:  # it may not be read, say; torch's for a cut file has none
+            raise
         raise UserError(f"{path}: not a whole PyTorch weights file ({_first_line(error)}): fetch it again") from None
     if not isinstance(state, dict):
         raise UserError(f"{path}: holds a {type(state).__name__}, expected a state dict (names and tensors)")

@@ -5,22 +5,20 @@ of them in instances.txt, where recall is reported.
 """
 
 import argparse
-import platform
-import subprocess
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
-from tqdm import tqdm
 
 from deconvnet.errors import UsageError
 from deconvnet.files import write_json
+from deconvnet.progress import progress
 from deconvnet.recipe import VOC_CLASSES, Recipe
 from deconvnet.voc import VocFolder
 from proposals.edge_boxes import propose
 from proposals.edges import EdgeDetector, make_detector
 from stages.cli import make_parser, run_command
+from stages.run_folder import provenance
 
 OVERLAPS = (0.5, 0.7)
 
@@ -40,7 +38,7 @@ def measure_recall(folder: VocFolder, split: str, detector: EdgeDetector, counts
                    recipe: Recipe) -> tuple[int, dict[str, list[float]]]:
     """Number of objects, and recall for each count, by IoU."""
     settings, best = recipe.proposals, []
-    for image_id in tqdm(folder.image_ids(split), unit="image"):
+    for image_id in progress(folder.image_ids(split), desc="recall", unit="image"):
         boxes, _ = propose(detector(folder.read_image(image_id)), max(counts), settings.alpha, settings.beta,
                            settings.eta, settings.min_score)
         objects = [item.box for item in folder.objects(image_id)]
@@ -49,16 +47,6 @@ def measure_recall(folder: VocFolder, split: str, detector: EdgeDetector, counts
     if len(found) == 0:
         raise UsageError(f"{split}: its images have no object; recall needs some")
     return len(found), {str(overlap): (found >= overlap).mean(0).tolist() for overlap in OVERLAPS}
-
-
-def git_commit() -> str:
-    """The commit of this code, with -dirty when files that git knows have changed since."""
-    root = Path(__file__).resolve().parents[1]
-    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown: not a git checkout"
 
 
 def parse_counts(text: str) -> list[int]:
@@ -72,7 +60,7 @@ def parse_counts(text: str) -> list[int]:
     return counts
 
 
-def measure(options: argparse.Namespace) -> None:
+def main(options: argparse.Namespace) -> None:
     """Measures, prints the table and writes the JSON file."""
     folder = VocFolder(options.voc_root, VOC_CLASSES)
     detector = make_detector("auto", options.edge_model)
@@ -86,12 +74,10 @@ def measure(options: argparse.Namespace) -> None:
         write_json(options.out, {
             "command": "python -m experiments.proposal_recall --voc-root VOC --split "
                        f"{options.split} --boxes {','.join(map(str, options.boxes))}",
-            "commit": git_commit(),
+            **provenance(),
             "data": {"split": options.split, "images": images, "objects": objects,
                      "list": folder.fingerprint(options.split)},
             "edge_detector": detector.name,
-            "opencv": cv2.__version__,
-            "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
             "seed": "none: nothing is random",
             "note": "scales and strength of the gradient detector were chosen on 150 images of train.txt with their "
                     "annotation boxes, none of them in instances.txt",
@@ -100,17 +86,18 @@ def measure(options: argparse.Namespace) -> None:
         })
 
 
-def main(arguments: list[str] | None = None) -> int:
+def parse() -> argparse.ArgumentParser:
+    """The command's arguments."""
     parser = make_parser("experiments.proposal_recall", __doc__.splitlines()[0],
-                         "python -m experiments.proposal_recall --voc-root VOCdevkit/VOC2012 --split instances")
+                         "python -m experiments.proposal_recall --voc-root data/VOCdevkit --split val")
     parser.add_argument("--voc-root", type=Path, required=True, help="VOC-layout folder")
     parser.add_argument("--split", default="val", help="list in ImageSets/Segmentation (default: val)")
     parser.add_argument("--boxes", type=parse_counts, default=[10, 50, 200, 1000, 2000],
                         help="numbers of boxes (default: 10,50,200,1000,2000)")
     parser.add_argument("--edge-model", type=Path, help="structured-forest model; without it, the gradient detector")
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    return run_command(parser, measure, arguments)
+    return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(parse(), main))

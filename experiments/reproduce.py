@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from deconvnet.errors import UsageError
-from deconvnet.files import write_json, write_text
-from deconvnet.recipe import VOC_CLASSES
+from deconvnet.files import read_json, write_json, write_text
+from deconvnet.recipe import VOC_CLASSES, Recipe, recipe_to_dict
 from experiments.records import Record, log_lines, read_run
-from experiments.table1 import Result, class_mean, paper_table, read_result, read_server_result, table_rows
+from experiments.table1 import Result, Row, class_mean, paper_table, read_result, read_server_result, table_rows
 from proposals.files import opened
 from stages.cli import make_parser, run_command
 
@@ -53,6 +53,18 @@ def describe_run(run: Path, record: Record) -> dict[str, str]:
     lines["Made with"] = (f"commit {made_with.get('commit', 'unknown')}, Python {made_with.get('python', '?')}, "
                           f"{packages}; {made_with.get('machine', 'unknown machine')}")
     return lines
+
+
+def changed_keys(predictions: Path, rows: list[Row], recipe: Recipe) -> str:
+    """The keys that stages.infer was given another value of (--set) than the run's recipe has, by row; or ""."""
+    own, found = recipe_to_dict(recipe), []
+    for row in rows:
+        path = predictions / row.folder / "settings.json"
+        used = read_json(path).get("recipe", {}) if path.is_file() else {}
+        texts = [f"{name} = {value!r}" for name, value in used.items()
+                 if name != "infer.aggregate" and value != own.get(name)]
+        found += [f"{row.title}: {', '.join(texts)}"] if texts else []
+    return "; ".join(found)
 
 
 def _images(voc_root: Path | None) -> str:
@@ -149,6 +161,9 @@ def to_markdown(run: dict[str, str], results: list[Result], lines: list[dict[str
             cells += _cells(by_cell[result.row.title, column], with_paper)
         table.append([*cells, _number(result.pixel_accuracy)])
     text += _table(table)
+    if scored and scored[0].background_only is not None:
+        text += ["", f"Label maps of nothing but {classes[0]} would have a mean of {scored[0].background_only:.1f} "
+                     "here."]
     if subset:
         text += ["", f"Mean of {len(subset)}: {', '.join(subset)}."]
     absent = [name for name in classes if any(result.iou[name] is None for result in scored)]
@@ -196,7 +211,7 @@ def to_csv(lines: list[dict[str, Any]]) -> str:
     return buffer.getvalue()
 
 
-def report(options: argparse.Namespace) -> None:
+def main(options: argparse.Namespace) -> None:
     """Reads, compares, prints, writes."""
     record = read_run(options.run)
     classes, split = record.recipe.data.classes, options.split or record.recipe.data.val_split
@@ -212,6 +227,10 @@ def report(options: argparse.Namespace) -> None:
     results = [read_server_result(row, server[row.folder]) if row.folder in server
                else read_result(row, options.run, split, record.voc_root or Path("VOC"), classes) for row in rows]
     description = describe_run(options.run, record)
+    changed = changed_keys(options.run / "predictions" / split, [result.row for result in results if result.iou],
+                           record.recipe)
+    if changed:
+        description["Otherwise than the recipe"] = changed
     lines = compare(results, classes, subset)
     text = to_markdown(description, results, lines, classes, subset)
     out = options.out or options.run / "report"
@@ -221,6 +240,9 @@ def report(options: argparse.Namespace) -> None:
         "run": description, "split": split, "aggregate": options.aggregate, "subset": subset,
         "different_tasks": [result.row.title for result in results if not result.from_server] if classes == VOC_CLASSES
         else None,
+        "images": {result.row.title: result.images for result in results},
+        "pixel_accuracy": {result.row.title: result.pixel_accuracy for result in results},
+        "background_only": next((result.background_only for result in results if result.background_only), None),
         "not_run": {result.row.title: result.command for result in results if not result.iou}, "table": lines,
     })
     print(text)
@@ -250,4 +272,4 @@ def parse() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(parse(), report))
+    sys.exit(run_command(parse(), main))

@@ -18,11 +18,11 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from deconvnet.errors import UsageError
 from deconvnet.files import write_json, write_text, written_whole
 from deconvnet.palette import write_label_png
+from deconvnet.progress import progress
 from deconvnet.recipe import VOC_CLASSES
 from experiments.synthetic_classes import KINDS, Kind, extent, paint, silhouette
 from stages.cli import make_parser, run_command
@@ -50,7 +50,7 @@ def generate(root: Path, train: int, val: int, seed: int, side: int) -> Path:
     ids = {split: [f"{split}_{index:06d}" for index in range(counts[split])] for split in SPLITS}
     missing = [(split, index, image_id) for split in SPLITS for index, image_id in enumerate(ids[split])
                if not all(path.is_file() for path in _paths(folder, image_id))]
-    for split, index, image_id in tqdm(missing, desc="synthetic VOC", unit="image", disable=not missing):
+    for split, index, image_id in progress(missing, desc="synthetic VOC", unit="image", disable=not missing):
         _write_scene(folder, image_id, *draw_scene(seed, split, index, side))
     for split, lines in {**ids, "trainval": ids["train"] + ids["val"]}.items():
         path = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
@@ -228,8 +228,14 @@ def _background(random: np.random.Generator, height: int, width: int) -> np.ndar
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command."""
+def main(options: argparse.Namespace) -> None:
+    """Makes the set."""
+    folder = generate(options.folder, options.train, options.val, options.seed, options.side)
+    print(f"{folder}: {options.train} training and {options.val} validation images")
+
+
+def parse() -> argparse.ArgumentParser:
+    """The command's arguments."""
     parser = make_parser("experiments.synthetic_voc", "Makes a synthetic data set in VOC's layout, from a seed.",
                          "python -m experiments.synthetic_voc data/synthetic --train 300 --val 60")
     parser.add_argument("folder", metavar="DIR", type=Path, help="the set is made in DIR/VOC2012")
@@ -238,13 +244,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="of everything random (default: %(default)s)")
     parser.add_argument("--side", metavar="N", type=int, default=160,
                         help="about the longer side of an image, in pixels (default: %(default)s)")
-
-    def command(options: argparse.Namespace) -> None:
-        folder = generate(options.folder, options.train, options.val, options.seed, options.side)
-        print(f"{folder}: {options.train} training and {options.val} validation images")
-
-    return run_command(parser, command, arguments)
+    return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(parse(), main))

@@ -25,7 +25,8 @@ class Row:
 class Result:
     """What a run reached in a row. Numbers are percent; an IoU is None for a class absent from truth and prediction.
 
-    source: the split, or the server's file; command: what makes the row, where iou is None.
+    source: the split, or the server's file; command: what makes the row, where iou is None. background_only: the mean
+    IoU of label maps of nothing but background.
     """
 
     row: Row
@@ -33,6 +34,7 @@ class Result:
     iou: dict[str, float | None] | None = None
     images: int | None = None
     pixel_accuracy: float | None = None
+    background_only: float | None = None
     from_server: bool = False
     command: str = ""
 
@@ -90,7 +92,8 @@ def read_result(row: Row, run: Path, split: str, voc_root: Path, classes: list[s
         metrics = json.loads(path.read_text(encoding="utf-8"))
         found = metrics["class_iou"]
         result = Result(row, metrics["split"], {name: _percent(value) for name, value in found.items()},
-                        metrics["images"], _percent(metrics["pixel_accuracy"]))
+                        metrics["images"], _percent(metrics["pixel_accuracy"]),
+                        _background_only([sum(counts) for counts in metrics["confusion"]]))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: not what stages.evaluate writes: run it again for this row") from None
     if list(found) != classes:
@@ -119,6 +122,11 @@ def read_server_result(row: Row, path: Path) -> Result:
     if outside:
         raise UserError(f"{path}: {outside[0]} has {found[outside[0]]}; expected percent, 0 to 100")
     return Result(row, "VOC 2012 test server", {name: found[name] for name in VOC_CLASSES}, from_server=True)
+
+
+def _background_only(pixels: list[int]) -> float | None:
+    """pixels: of each class, in the truth. Background's IoU is then its share, that of other classes in it is 0."""
+    return 100 * pixels[0] / sum(pixels) / sum(count > 0 for count in pixels) if pixels[0] else None
 
 
 def _percent(value: float | None) -> float | None:

@@ -25,6 +25,9 @@ def main(options: argparse.Namespace) -> None:
     if not recipe.network.batch_norm:
         raise UsageError("recipe key network.batch_norm is false: there are no statistics to measure")
     weights = options.weights or run.network(f"stage{stage}")
+    if not weights.is_file():
+        raise UsageError(f"{weights}: no such weights; `python -m stages.train --run {run.root} --stage {stage}` makes "
+                         "them")
     seed_everything(recipe.seed)
     model, metadata = load_unmeasured(weights, KIND, recipe)
     if metadata.get("bn") == "folded":

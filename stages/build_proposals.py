@@ -12,12 +12,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from deconvnet.errors import UsageError
+from deconvnet.errors import UsageError, UserError
 from deconvnet.recipe import Recipe, recipe_to_dict
 from deconvnet.voc import VocFolder
 from deconvnet.windows import object_labels, window_labels, window_picture
 from proposals.edge_boxes import propose
-from proposals.edges import make_detector
+from proposals.edges import EdgeDetector, make_detector
 from proposals.files import opened, read_rows, write_rows
 from proposals.parts import Arrays, make_parts, read_part, remove_parts
 from proposals.select import stage1_rows, stage2_rows
@@ -31,12 +31,12 @@ log = logging.getLogger(__name__)
 class ProposalWork:
     """Edges and EdgeBoxes of one image; picklable, so that worker processes can do it, each with its own detector."""
 
-    voc: VocFolder
+    voc: VocFolder | None  # None: only propose() is called
     recipe: Recipe
     model: Path | None
 
     @cached_property
-    def detector(self):
+    def detector(self) -> EdgeDetector:
         return make_detector(self.recipe.proposals.edges, self.model)
 
     def __getstate__(self) -> dict[str, object]:
@@ -107,7 +107,18 @@ def build_proposals(run: RunFolder, split: str, model: Path | None, workers: int
     work = ProposalWork(voc, run.recipe, model)
     attributes = {"format": "proposals", "edges": work.detector.name, "opencv": cv2.__version__}
     log.info("edge detector: %s", work.detector.name)
+    warn_of_other_edges(run, work.detector.name)
     _build(run, run.proposals(split), split, work, attributes, work.shaped_by(), workers, on_error)
+
+
+def warn_of_other_edges(run: RunFolder, name: str) -> None:
+    """Says it loudly when the run's proposals so far come from another edge detector than `name`."""
+    for path in sorted((run.root / "proposals").glob("*.h5")):
+        with opened(path) as file:
+            made = file.attrs.get("edges")
+        if made != name:
+            log.warning("!!! %s was made with edges %s, this is %s: other windows than the network was trained on. "
+                        "--edge-model gives the structured-edge model.", path, made, name)
 
 
 def build_windows(run: RunFolder, split: str, stage: int, materialize: bool, workers: int, on_error: str) -> None:
@@ -151,6 +162,11 @@ def _build(run: RunFolder, path: Path, split: str, work, attributes: dict, shape
     write_rows(path, ids, (read_part(parts, image_id) for image_id in ids), attributes)
     remove_parts(parts)
     written = read_rows(path, kind)
+    if not written.first[-1]:
+        path.unlink()
+        what = ("no object in its masks; 0 is background, 1, 2, ... are the classes, 255 is void" if kind == "windows"
+                else "no proposal in any image")
+        raise UserError(f"{path}: would be empty: {split} has {what}")
     log.info("%s: %d images, %d rows, %.1f MB", path, len(ids), written.first[-1], path.stat().st_size / 1e6)
     if kind == "windows":
         counts = np.bincount(written.columns["class_index"], minlength=len(voc.classes))
@@ -162,7 +178,7 @@ def main(options: argparse.Namespace) -> None:
     """Proposals where a stage needs them, then windows, for each split and stage asked for."""
     if options.workers < 0:
         raise UsageError(f"--workers {options.workers}: expected 0 (in this process) or more")
-    run = open_run(options)
+    run = open_run(options, begins=True)
     data = run.recipe.data
     splits = options.split or [data.train_split, data.val_split]
     stages = {"1": (1,), "2": (2,), "both": (1, 2), "none": ()}[options.stage]

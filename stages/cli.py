@@ -43,8 +43,8 @@ def run_command(parser: argparse.ArgumentParser, command: Callable[[argparse.Nam
         with logging_redirect_tqdm():
             command(options)
         return 0
-    except KeyboardInterrupt:
-        _say("interrupted; what was finished is kept: run the same command again to go on")
+    except KeyboardInterrupt as stop:
+        _say(f"interrupted; {str(stop) or 'what was finished is kept: run the same command again to go on'}")
         return INTERRUPTED
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; nothing is left to be said

@@ -12,21 +12,8 @@ from stages.cli import make_parser, run_command
 log = logging.getLogger(__name__)
 
 
-def parser() -> argparse.ArgumentParser:
-    command = make_parser(
-        "stages.download",
-        "Fetches the public files of a full reproduction: voc2012 (1.9 GB), sbd (1.3 GB), edges (OpenCV's structured "
-        "forest), vgg16 (2 files, 0.5 GB each). Goes on where it was cut, verifies checksums, unpacks. Without a "
-        "network it says what to put where by hand.",
-        "python -m stages.download voc2012 sbd --to data",
-    )
-    command.add_argument("items", nargs="*", metavar="ITEM", help=f"of {', '.join(REMOTES)}; default: all")
-    command.add_argument("--to", type=Path, default=Path("data"), metavar="DIR", help="the data folder (default: data)")
-    command.add_argument("--list", action="store_true", help="print addresses, places, sizes, checksums; fetch nothing")
-    return command
-
-
-def download(options: argparse.Namespace) -> None:
+def main(options: argparse.Namespace) -> None:
+    """Fetches what was asked for, and says what to do by hand about what did not come."""
     for name in options.items:
         if name not in REMOTES:
             raise UsageError(f"{name}: not one of {', '.join(REMOTES)}")
@@ -53,9 +40,20 @@ def download(options: argparse.Namespace) -> None:
                         "above); what came is kept")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    return run_command(parser(), download, arguments)
+def parse() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = make_parser(
+        "stages.download",
+        "Fetches the public files of a full reproduction: voc2012 (1.9 GB), sbd (1.3 GB), edges (OpenCV's structured "
+        "forest), vgg16 (2 files, 0.5 GB each). Goes on where it was cut, verifies checksums, unpacks. Without a "
+        "network it says what to put where by hand.",
+        "python -m stages.download voc2012 sbd --to data",
+    )
+    parser.add_argument("items", nargs="*", metavar="ITEM", help=f"of {', '.join(REMOTES)}; default: all")
+    parser.add_argument("--to", type=Path, default=Path("data"), metavar="DIR", help="the data folder (default: data)")
+    parser.add_argument("--list", action="store_true", help="print addresses, places, sizes, checksums; fetch nothing")
+    return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(parse(), main))

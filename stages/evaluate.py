@@ -6,12 +6,11 @@ import math
 import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
 from deconvnet.comp6 import pack_comp6
 from deconvnet.errors import UsageError, UserError
 from deconvnet.files import read_json, write_json
 from deconvnet.metrics import ConfusionMatrix
+from deconvnet.progress import progress
 from deconvnet.recipe import VOC_CLASSES
 from deconvnet.voc import VocFolder, read_label_png
 from stages.cli import make_parser, run_command
@@ -54,7 +53,7 @@ def has_masks(voc: VocFolder, image_ids: list[str]) -> bool:
 def score(voc: VocFolder, image_ids: list[str], folder: Path) -> ConfusionMatrix:
     """The confusion matrix of the predictions in a folder."""
     confusion = ConfusionMatrix(voc.classes)
-    for image_id in tqdm(image_ids, desc="evaluate", unit="image", disable=None):
+    for image_id in progress(image_ids, desc="evaluate", unit="image", disable=None):
         path = folder / f"{image_id}.png"
         confusion.add(read_label_png(path), voc.read_mask(image_id), str(path))
     return confusion
@@ -84,7 +83,7 @@ def percent(value: float) -> str:
     return f"{'-':>6}" if math.isnan(value) else f"{100 * value:6.2f}"
 
 
-def run(options: argparse.Namespace) -> None:
+def main(options: argparse.Namespace) -> None:
     """Packs, scores, prints and writes what the options ask for."""
     classes = read_class_list(options.classes) if options.classes else prediction_classes(options.predictions)
     voc = VocFolder(options.voc_root, classes)
@@ -114,14 +113,14 @@ def run(options: argparse.Namespace) -> None:
     print(f"\nwrote {options.predictions / 'metrics.json'}")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The command."""
+def parse() -> argparse.ArgumentParser:
+    """The command's arguments."""
     parser = make_parser(
         "stages.evaluate",
         "Scores a folder of label maps (ID.png) against a split's masks: pixel accuracy, mean accuracy, mean IoU, "
         "frequency\nweighted IoU, IoU of each class. Prints them and writes metrics.json into the folder.",
         "python -m stages.evaluate --predictions runs/default/predictions/val/deconvnet-max-fcn-crf "
-        "--voc-root data/VOC2012 --split val",
+        "--voc-root data/synthetic/VOC2012 --split val",
     )
     parser.add_argument("--predictions", type=Path, required=True, metavar="FOLDER", help="holds a PNG ID.png an image")
     parser.add_argument("--voc-root", type=Path, required=True, metavar="FOLDER", help="the VOC-layout folder")
@@ -132,8 +131,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--subset-classes", metavar="NAME,NAME,...", help="also give the mean IoU of these classes")
     parser.add_argument("--comp6", type=Path, metavar="FILE.tgz",
                         help="also pack the predictions for the VOC server; a split without masks is only packed")
-    return run_command(parser, run, arguments)
+    return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(parse(), main))

@@ -23,25 +23,8 @@ BN_NOTES = {
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = make_parser(
-        "stages.import_caffe",
-        "Import Caffe weights, without Caffe: the authors' DeconvNet (training or BN-folded inference model), VGG16,\n"
-        "FCN-8s/16s/32s. Every layer must be accounted for.",
-        "python -m stages.import_caffe DeconvNet_trainval_inference.caffemodel --to DeconvNet.safetensors",
-    )
-    parser.add_argument("file", type=Path, metavar="FILE.caffemodel", help="older or newer binary Caffe format")
-    parser.add_argument("--to", type=Path, required=True, metavar="FILE.safetensors", help="file to write")
-    parser.add_argument("--kind", choices=("auto", *KINDS), default="auto", help="network; auto: by the layers' names")
-    parser.add_argument(
-        "--bn", choices=("auto", *BN_STATES), default="auto",
-        help="DeconvNet's BN layers: folded (inference model), unmeasured (training model); auto: by how the file "
-        "declares them",
-    )
-    return run_command(parser, command, arguments)
-
-
-def command(options: argparse.Namespace) -> None:
+def main(options: argparse.Namespace) -> None:
+    """Reads the Caffe file and writes ours."""
     if options.to.suffix != ".safetensors":
         raise UsageError(f"--to {options.to}: expected a name that ends in .safetensors")
     imported = import_caffe(options.file, options.kind, options.bn)
@@ -58,5 +41,24 @@ def command(options: argparse.Namespace) -> None:
         log.info(BN_NOTES[imported.metadata["bn"]])
 
 
+def parse() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = make_parser(
+        "stages.import_caffe",
+        "Import Caffe weights, without Caffe: the authors' DeconvNet (training or BN-folded inference model), VGG16,\n"
+        "FCN-8s/16s/32s. Every layer must be accounted for.",
+        "python -m stages.import_caffe DeconvNet_trainval_inference.caffemodel --to DeconvNet.safetensors",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE.caffemodel", help="older or newer binary Caffe format")
+    parser.add_argument("--to", type=Path, required=True, metavar="FILE.safetensors", help="file to write")
+    parser.add_argument("--kind", choices=("auto", *KINDS), default="auto", help="network; auto: by the layers' names")
+    parser.add_argument(
+        "--bn", choices=("auto", *BN_STATES), default="auto",
+        help="DeconvNet's BN layers: folded (inference model), unmeasured (training model); auto: by how the file "
+        "declares them",
+    )
+    return parser
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_command(parse(), main))

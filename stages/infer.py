@@ -19,10 +19,10 @@ from deconvnet.errors import UsageError, UserError
 from deconvnet.files import read_json, write_json, written_whole
 from deconvnet.palette import voc_palette, write_label_png
 from deconvnet.progress import progress
-from deconvnet.score_files import file_token, read_scores, write_scores
+from deconvnet.score_files import check_finite, file_token, read_scores, write_scores
 from deconvnet.voc import read_rgb
 from proposals.files import Rows, read_rows
-from stages.build_proposals import ProposalWork
+from stages.build_proposals import ProposalWork, warn_of_other_edges
 from stages.cli import make_parser, run_command
 from stages.run_folder import RunFolder, add_run_arguments, default_workers, open_run, provenance
 
@@ -38,27 +38,29 @@ class Source:
 
     def __init__(self, run: RunFolder, options: argparse.Namespace) -> None:
         self.run, self.edge_model = run, options.edge_model
+        self.split: str | None = None
         if options.images:
-            self.name = "images"
             self.paths = _image_files(options.images)
-            self.folder = options.out or run.root / "predictions" / self.name
+            self.folder = run.root / "labelled"
         else:
-            self.name = options.split or run.recipe.data.val_split
+            self.split = options.split or run.recipe.data.val_split
             voc = run.voc()
-            self.paths = {image_id: voc.image_path(image_id) for image_id in voc.image_ids(self.name)}
-            self.folder = options.out or run.root / "predictions" / self.name
+            self.paths = {image_id: voc.image_path(image_id) for image_id in voc.image_ids(self.split)}
+            self.folder = run.root / "predictions" / self.split
+
+        self.folder = options.out or self.folder
 
     @cached_property
     def _saved(self) -> Rows | None:
-        path = self.run.proposals(self.name)
-        if self.name == "images" or not path.is_file():
+        if self.split is None or not self.run.proposals(self.split).is_file():
             return None
-        return read_rows(path, "proposals", self.run.voc().fingerprint(self.name))
+        return read_rows(self.run.proposals(self.split), "proposals", self.run.voc().fingerprint(self.split))
 
     @cached_property
     def _work(self) -> ProposalWork:
         work = ProposalWork(None, self.run.recipe, self.edge_model)
         log.info("proposals are made as they are needed, edge detector %s", work.detector.name)
+        warn_of_other_edges(self.run, work.detector.name)
         return work
 
     def token(self) -> str:
@@ -98,7 +100,9 @@ class Scorer:
         """kind: 'deconvnet' or 'fcn8s'."""
         self.run, self.source, self.kind, self.weights, self.device_name = run, source, kind, weights, device
         if not weights.is_file():
-            raise UsageError(f"{weights}: no such weights; stages.train or stages.import_caffe makes them")
+            what = "--model fcn8s" if kind == "fcn8s" else "--stage 1 and --stage 2"
+            raise UsageError(f"{weights}: no such weights; `python -m stages.train --run {run.root}` with {what} makes "
+                             "them, stages.import_caffe the authors'")
         settings = [file_token(weights), run.recipe_keys("fcn.canvas", "runtime.precision", "infer.score_type")]
         if kind == "deconvnet":
             settings += [source.token(), run.recipe_keys(
@@ -106,7 +110,7 @@ class Scorer:
                 "infer.least_side", "infer.resize", "infer.aggregate", "infer.outside")]
         self.token = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
         name = f"{kind}-{run.recipe.infer.aggregate}" if kind == "deconvnet" else kind
-        self.folder = run.scores(source.name, f"{name}-{self.token}")
+        self.name = f"{name}-{self.token}"
 
     @cached_property
     def _network(self):
@@ -119,10 +123,12 @@ class Scorer:
         return prepare(model, self.run.recipe.runtime, device).eval(), device
 
     def __call__(self, image_id: str, image: np.ndarray) -> np.ndarray:
-        """Scores, float32 C x H x W, as they are saved (infer.score_type)."""
-        if self.source.name == "images":  # other files of the same name may come; nothing is kept of these
-            return self._compute(image_id, image)
-        path = self.folder / f"{image_id}.h5"
+        """Scores, float32 C x H x W; a split's are kept, and rounded as infer.score_type says."""
+        if self.source.split is None:  # other files of the same name may come; nothing is kept of these
+            scores = self._compute(image_id, image)
+            check_finite(scores, image_id)
+            return scores
+        path = self.run.scores(self.source.split, self.name) / f"{image_id}.h5"
         if not path.is_file():
             write_scores(path, self._compute(image_id, image), self.run.recipe.infer.score_type)
         return read_scores(path, image.shape[:2])
@@ -142,22 +148,35 @@ class Scorer:
 class Prediction:
     """A folder of label maps made in one way; maps made in another way are not mixed in."""
 
-    def __init__(self, folder: Path, settings: dict, classes: list[str]) -> None:
-        """classes: what the labels mean, written down for stages.evaluate."""
-        self.folder, self.settings = folder, settings
-        marker = folder / "settings.json"
-        if marker.is_file() and read_json(marker).get("settings") != settings:
+    def __init__(self, folder: Path, settings: dict, record: dict, replace_others: bool) -> None:
+        """settings: what tells one way from another; record: what else is written down beside the maps.
+
+        replace_others: maps that were made in another way give place to the first new one; else they are an error.
+        """
+        self.folder, self.marker = folder, folder / "settings.json"
+        self.record = {"settings": settings, **record}
+        made = read_json(self.marker).get("settings") if self.marker.is_file() else None
+        self.stale = made != settings and (made is not None or any(folder.glob("*.png")))
+        if self.stale and not replace_others:
+            raise UsageError(f"{folder}: holds label maps that were made with other settings, of other images perhaps: "
+                             "give another --out folder, or remove this one")
+        if self.stale:
             log.info("%s: was made with other settings; made anew", folder)
-            for path in [*folder.glob("*.png"), *folder.glob("overlays/*.jpg"), folder / "metrics.json", marker]:
-                path.unlink(missing_ok=True)
-        if not marker.is_file():
-            write_json(marker, {"settings": settings, "classes": classes, **provenance()})
 
     def has(self, image_id: str, overlay: bool) -> bool:
-        return self._png(image_id).is_file() and (self._overlay(image_id).is_file() or not overlay)
+        """Whether an image's label map is there, made in this way; with its overlay where one is wanted."""
+        return (not self.stale and self._png(image_id).is_file()
+                and (self._overlay(image_id).is_file() or not overlay))
 
     def write(self, image_id: str, labels: np.ndarray, image: np.ndarray | None) -> None:
         """Writes labels (uint8 H x W), and blended with the image, where one is given, as an overlay."""
+        if self.stale:  # only now, when a new one is at hand
+            for path in [*self.folder.glob("*.png"), *self.folder.glob("overlays/*.jpg"), self.folder / "metrics.json",
+                         self.marker]:
+                path.unlink(missing_ok=True)
+            self.stale = False
+        if not self.marker.is_file():
+            write_json(self.marker, self.record)
         if image is not None:
             blend = (image // 2 + voc_palette()[labels] // 2)[..., ::-1]
             with written_whole(self._overlay(image_id)) as temporary:
@@ -175,10 +194,12 @@ class Prediction:
 def infer(run: RunFolder, source: Source, scorers: list[Scorer], prediction: Prediction,
           options: argparse.Namespace) -> None:
     """Labels every image that has no label map yet."""
-    missing = [image_id for image_id in source.paths if source.name == "images" or
+    missing = [image_id for image_id in source.paths if source.split is None or
                not prediction.has(image_id, options.overlay)]
     if len(missing) < len(source.paths):
         log.info("%d of %d label maps are there already", len(source.paths) - len(missing), len(source.paths))
+    if not missing:
+        return
     bar = progress(total=len(missing), desc=prediction.folder.name, unit="image")
 
     def jobs() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -228,11 +249,13 @@ def main(options: argparse.Namespace) -> None:
         scorers.append(Scorer(run, source, "fcn8s", options.fcn_weights or run.network("fcn8s"), options.device))
     row = "fcn8s" if options.model == "fcn8s" else f"deconvnet-{run.recipe.infer.aggregate}"
     row += ("-fcn" if options.ensemble == "fcn" else "") + ("-crf" if options.crf else "")
-    settings = {"row": row, "scores": [scorer.folder.name for scorer in scorers],
-                "weights": [str(scorer.weights) for scorer in scorers],
+    settings = {"row": row, "split": source.split, "scores": [scorer.name for scorer in scorers],
                 **(run.recipe_keys("infer.ensemble_rule") if len(scorers) == 2 else {}),
                 **(run.recipe_keys("crf.") if options.crf else {})}
-    prediction = Prediction(source.folder / row, settings, run.recipe.data.classes)
+    record = {"weights": [str(scorer.weights) for scorer in scorers], "classes": run.recipe.data.classes,
+              "recipe": run.recipe_keys("infer.", "crf.", "runtime."), **provenance()}
+    replace_others = source.split is not None and not options.out
+    prediction = Prediction(source.folder / row, settings, record, replace_others)
     log.info("%s: %s", row, ", ".join(str(scorer.weights) for scorer in scorers))
     infer(run, source, scorers, prediction, options)
     log.info("%d label maps in %s", len(source.paths), prediction.folder)
@@ -248,16 +271,18 @@ def parse() -> argparse.ArgumentParser:
     parser.add_argument("--aggregate", choices=("max", "sum", "mean"), help="(default: the recipe's infer.aggregate)")
     parser.add_argument("--ensemble", choices=("fcn", "none"), default="none", help="with FCN-8s (default: none)")
     parser.add_argument("--crf", action="store_true", help="finish with the dense CRF")
-    parser.add_argument("--split", help="a split list's name (default: the recipe's validation split)")
-    parser.add_argument("--images", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="label these images instead")
+    images = parser.add_mutually_exclusive_group()
+    images.add_argument("--split", help="a split list's name (default: the recipe's validation split)")
+    images.add_argument("--images", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="label these images instead")
     parser.add_argument("--weights", type=Path, metavar="FILE",
                         help="DeconvNet's (default: the run's stage 2, else stage 1)")
-    parser.add_argument("--fcn-weights", type=Path, metavar="FILE", help="FCN-8s's (default: the run's)")
+    parser.add_argument("--fcn-weights", type=Path, metavar="FILE",
+                        help="FCN-8s's, wkentaro's fcn8s_from_caffe.pth too (default: the run's)")
     parser.add_argument("--edge-model", type=Path, metavar="FILE",
                         help="structured-edge model, where no proposals file is at hand")
     parser.add_argument("--overlay", action="store_true", help="write the labels blended with the image too")
     parser.add_argument("--out", type=Path, metavar="FOLDER",
-                        help="where label maps go (default: the run's predictions)")
+                        help="where label maps go (default: in the run, predictions/SPLIT, or labelled for --images)")
     parser.add_argument("--workers", type=int, default=default_workers(), help="CRF processes (default: one a core)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
     return parser

@@ -22,6 +22,7 @@ PACKAGES = ("torch", "torchvision", "opencv-contrib-python", "pydensecrf2", "num
 DEFAULT_RUN = Path("runs/default")
 DEFAULT_RECIPE = "tiny"
 SYNTHETIC = Path("data/synthetic")
+RESULTS = ("proposals", "windows", "stage1", "stage2", "fcn32s", "fcn16s", "fcn8s", "scores", "predictions", "labelled")
 
 
 class RunFolder:
@@ -42,9 +43,11 @@ class RunFolder:
         return {name: value for name, value in recipe_to_dict(self.recipe).items() if name.startswith(prefixes)}
 
     def proposals(self, split: str) -> Path:
+        """The split's EdgeBoxes proposals."""
         return self.root / "proposals" / f"{split}.h5"
 
     def windows(self, stage: int, split: str) -> Path:
+        """The windows that a stage trains, or is validated, on."""
         return self.root / "windows" / f"stage{stage}-{split}.h5"
 
     def training(self, name: str) -> Path:
@@ -56,10 +59,8 @@ class RunFolder:
         return self.training(name) / "network.safetensors"
 
     def scores(self, split: str, name: str) -> Path:
+        """A network's score maps of a split."""
         return self.root / "scores" / split / name
-
-    def predictions(self, split: str, row: str) -> Path:
-        return self.root / "predictions" / split / row
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,24 +73,27 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
                        help="a recipe of experiments/recipes or a YAML file (default: the run's own, else "
                             f"{DEFAULT_RECIPE})")
     group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
-                       help="change a recipe key; may repeat")
+                       help="change a recipe key; may repeat (`python -m stages.inspect recipe` lists the keys)")
     group.add_argument("--voc-root", type=Path, metavar="FOLDER",
                        help="VOC-layout folder (default: the run's own, else $DECONVNET_VOC_ROOT, else a synthetic set "
                             f"made in {SYNTHETIC})")
 
 
-def open_run(options: argparse.Namespace, free_keys: tuple[str, ...] = (), needs_images: bool = True) -> RunFolder:
+def open_run(options: argparse.Namespace, free_keys: tuple[str, ...] = (), needs_images: bool = True,
+             begins: bool = False) -> RunFolder:
     """Opens the run folder, or makes it, with its recipe and data set written down.
 
     free_keys: prefixes of recipe keys that may change within a run (say, 'crf.'); a change of any other key is a
     UsageError that names it, since what the run holds was made with the old value. needs_images: whether the data
-    set's folder must be there (training from materialized windows does without).
+    set's folder must be there (training from materialized windows does without). begins: whether the command makes a
+    run without being told a recipe; others then raise UsageError, as a mistyped folder is no new run.
     """
     root: Path = options.run
     saved = root / "recipe.yaml"
     if root.exists() and not root.is_dir():
         raise UsageError(f"{root}: a file; expected a run folder, or a name for a new one")
-    if saved.is_file():
+    begun = saved.is_file() and any((root / name).is_dir() for name in RESULTS)
+    if begun:
         old = load_recipe(saved, complete=True)
         new = load_recipe(options.recipe or saved, options.set)
         changed = recipe_difference(recipe_to_dict(old), recipe_to_dict(new))
@@ -100,17 +104,21 @@ def open_run(options: argparse.Namespace, free_keys: tuple[str, ...] = (), needs
                              "folder for another recipe")
         recipe = new
     else:
-        if not options.recipe:
+        own = saved.is_file() and not options.recipe
+        if not options.recipe and not own:
+            if not begins:
+                raise UsageError(f"{root}: no run here (is --run or $DECONVNET_RUN right?); `python -m "
+                                 f"stages.build_proposals --run {root}` begins one")
             log.info("no --recipe given: %s, which is sized for a CPU; the paper's is --recipe paper", DEFAULT_RECIPE)
-        recipe = load_recipe(options.recipe or DEFAULT_RECIPE, options.set)
+        recipe = load_recipe(saved if own else options.recipe or DEFAULT_RECIPE, options.set, complete=own)
     run = RunFolder(root, recipe, _voc_root(options, root, needs_images))
     if needs_images:
         run.voc()  # a wrong folder is an error before anything is written
-    if not saved.is_file():
+    if not begun:  # nothing was made with another recipe yet
         save_recipe(recipe, saved)
     if not (root / "run.json").is_file():  # also where recipe and windows were copied to a training machine
         write_json(root / "run.json", {"seed": recipe.seed, **provenance()})
-    if run.voc_root and not (root / "data.json").is_file():
+    if run.voc_root and (not (root / "data.json").is_file() or options.voc_root):
         write_json(root / "data.json", {"voc_root": str(run.voc_root.resolve())})
     log.info("run %s: recipe %s, seed %d, data %s", root, recipe.name, recipe.seed, run.voc_root or "not needed")
     return run
@@ -144,7 +152,7 @@ def _voc_root(options: argparse.Namespace, root: Path, needed: bool) -> Path | N
             raise UserError(f"{recorded}: damaged: no voc_root in it; remove the file and give --voc-root")
         known = Path(value)
     if options.voc_root:
-        if known and options.voc_root.resolve() != known:
+        if known and known.is_dir() and options.voc_root.resolve() != known:  # gone: it was moved; lists are compared
             raise UsageError(f"{root}: this run's data set is {known}, not {options.voc_root}; use another --run "
                              "folder")
         return options.voc_root

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,8 @@ from stages.run_folder import RunFolder, add_run_arguments, git_commit, open_run
 
 log = logging.getLogger(__name__)
 
-# Streams of random numbers: the first of the seeds of whatever is drawn, so that no two share one.
-ORDER, CROP, VALIDATION, MEASURE = range(4)
+# Streams of random numbers: the second of the seeds of whatever is drawn, after the recipe's, so that no two share one.
+ORDER, CROP, VALIDATION, MEASURE_ORDER, MEASURE_CROP = range(5)
 FCN_STRIDES = (32, 16, 8)
 
 
@@ -37,7 +38,7 @@ def window_examples(run: RunFolder, stage: int) -> Examples:
     if not len(classes) or not len(validation):
         raise UserError(f"{training.rows.path}: no windows to train on, or none to validate on; are there objects?")
 
-    def order(start: int, stop: int):
+    def order(start: int, stop: int) -> Iterator[tuple[int, int]]:
         return positions(classes, recipe.windows.balance, (recipe.seed, ORDER, stage), start, stop)
 
     chosen = _validation_sample(len(validation), recipe.train.validate_windows, recipe.seed)
@@ -57,10 +58,10 @@ def window_crops(run: RunFolder, stage: int, split: str, augment: bool) -> Windo
     if not rows.materialized:
         voc = run.voc()
         rows = read_rows(path, "windows", voc.fingerprint(split))
-    made = rows.attributes["shaped_by"]
-    for name, here in run.recipe_keys("windows.").items():
-        if name != "windows.balance" and made[name] != here:  # balancing is the training's, not the file's
-            raise UserError(f"{path}: was made with {name} = {made[name]!r}, the recipe has {here!r}")
+    made = {**rows.attributes["shaped_by"], "data.classes": rows.attributes["classes"]}
+    for name, here in run.recipe_keys("windows.", "data.classes", "data.least_object_pixels").items():
+        if name != "windows.balance" and made.get(name) != here:  # balancing is the training's, not the file's
+            raise UserError(f"{path}: was made with {name} = {made.get(name)!r}, the recipe has {here!r}")
     return WindowCrops(rows, voc, run.recipe, augment, (run.recipe.seed, CROP, stage))
 
 
@@ -70,7 +71,7 @@ def image_examples(run: RunFolder, step: int) -> Examples:
     training_ids, validation_ids = (voc.image_ids(split) for split in (recipe.data.train_split, recipe.data.val_split))
     side, seed = recipe.fcn.canvas, (recipe.seed, CROP, 10 + step)
 
-    def order(start: int, stop: int):
+    def order(start: int, stop: int) -> Iterator[tuple[int, int]]:
         everything = np.zeros(len(training_ids), np.int64)
         return positions(everything, "none", (recipe.seed, ORDER, 10 + step), start, stop)
 
@@ -107,9 +108,14 @@ def train_stage(run: RunFolder, stage: int, vgg16: Path | None, resume: bool, de
 def _start_stage(run: RunFolder, model: torch.nn.Module, stage: int, vgg16: Path | None, device: torch.device) -> str:
     """Gives a stage the weights that it starts from; says which."""
     if stage == 2 and run.recipe.train.stage2_from != "nothing":
+        if vgg16:
+            raise UsageError("--vgg16 is for stage 1: stage 2 starts from stage 1's checkpoint")
         start = run.training("stage1") / f"{run.recipe.train.stage2_from}.pt"
         if not start.is_file():
             raise UsageError(f"{start}: stage 2 starts from stage 1's checkpoint: run stage 1 first")
+        if not run.network("stage1").is_file():
+            raise UsageError(f"{run.network('stage1')}: no such file, so stage 1 is not finished: `python -m "
+                             f"stages.train --run {run.root} --stage 1 --resume` finishes it")
         content = load_checkpoint(start, run.recipe, device)
         model.load_state_dict(content["model"])
         return f"stage 1's {start.name}, iteration {content['iteration']}"
@@ -122,9 +128,9 @@ def _start_stage(run: RunFolder, model: torch.nn.Module, stage: int, vgg16: Path
 def measure(run: RunFolder, model: torch.nn.Module, training: WindowCrops, stage: int, device: torch.device) -> None:
     """Measures BN statistics over a stage's training windows, as the recipe says."""
     recipe, keys = run.recipe, run.recipe.bn_statistics
-    seed = (recipe.seed, MEASURE, stage)
-    windows = WindowCrops(training.rows, training.voc, recipe, True, seed)
-    order = positions(training.rows.columns["class_index"], recipe.windows.balance, seed, 0, keys.batches * keys.batch)
+    windows = WindowCrops(training.rows, training.voc, recipe, True, (recipe.seed, MEASURE_CROP, stage))
+    order = positions(training.rows.columns["class_index"], recipe.windows.balance, (recipe.seed, MEASURE_ORDER, stage),
+                      0, keys.batches * keys.batch)
     measure_bn_statistics(model, load(windows, order, keys.batch, recipe.train.workers), keys.batches, keys.variance,
                           recipe.runtime, device)
 
@@ -164,7 +170,7 @@ def _is_done(run: RunFolder, training: Training) -> bool:
 
 
 def _begin(training: Training, resume: bool) -> bool:
-    """Goes on from the folder's checkpoint where there is one; True if so. Never overwrites one unasked."""
+    """Goes on from the folder's last.pt where there is one; True if so. Never overwrites it unasked."""
     if not training.last.is_file():
         if resume:
             log.info("%s: no checkpoint yet, starts anew", training.last)
@@ -179,7 +185,8 @@ def _begin(training: Training, resume: bool) -> bool:
 def _save_final(run: RunFolder, training: Training, kind: str, bn: str) -> None:
     name = training.plan.name
     origin = {"training": name, "iterations": training.plan.iterations, "started_from": training.origin,
-              "recipe": run.recipe.name, "seed": run.recipe.seed, "commit": git_commit()}
+              "recipe": run.recipe.name, "seed": run.recipe.seed, "commit": git_commit(),
+              **run.recipe_keys("runtime.")}
     save_network(training.model, run.network(name), kind, run.recipe, bn, origin)
     log.info("%s: final weights in %s", name, run.network(name))
 
@@ -200,8 +207,11 @@ def main(options: argparse.Namespace) -> None:
             stride = int(options.model.removeprefix("fcn").removesuffix("s"))
             train_fcn(run, stride, options.vgg16, options.resume, device)
     except KeyboardInterrupt:
-        log.info("the same command with --resume goes on from the last checkpoint")
-        raise
+        raise KeyboardInterrupt("what was finished is kept: the same command with --resume goes on") from None
+    except torch.OutOfMemoryError:
+        raise UserError("the GPU's memory does not suffice: --set runtime.precision=bf16 takes less; so does a smaller "
+                        "train.micro_batch (FCN: fcn.micro_batch) in a new run folder, with proposals and windows "
+                        f"copied from {run.root}") from None
 
 
 def choose_device(name: str) -> torch.device:

@@ -269,10 +269,18 @@ def test_wrong_use(voc_root: Path, tmp_path: Path) -> None:
     assert build(run, "--stage", "3").returncode == 2
 
 
-def test_help_shows_an_example() -> None:
-    result = build(Path("none"), "--help")
-    assert result.returncode == 0
-    assert "example:\n  python -m stages.build_proposals --run" in result.stdout
+def test_masks_of_0_and_255_have_no_object(own_voc: Path, tmp_path: Path) -> None:
+    """The usual binary mask: 255 is void here, so nothing would be left to train on."""
+    for name in ("SegmentationObject", "Annotations"):
+        shutil.rmtree(own_voc / name)
+    for path in (own_voc / "SegmentationClass").glob("*.png"):
+        with Image.open(path) as mask:
+            labels = np.array(mask)
+        Image.fromarray(np.where(labels > 0, 255, 0).astype(np.uint8)).save(path)
+    run = tmp_path / "run"
+    refused(build(run, "--voc-root", own_voc, "--recipe", "tiny", "--set", "data.train_split=val", "--split", "val",
+                  "--stage", "1"), 1, "stage1-val.h5", "no object in its masks", "255 is void")
+    assert not (run / "windows/stage1-val.h5").exists()
 
 
 def test_images_without_masks(whole: Path, own_voc: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from deconvnet.recipe import Fcn as FcnRecipe
 from deconvnet.recipe import Network
 from deconvnet.weights import load_into, read_safetensors
 from stages import import_caffe as stage
+from stages.cli import run_command
 
 NARROW = Network(width=1 / 32, input=32)
 CLASSES = 5
@@ -495,7 +496,7 @@ def test_command_writes_what_the_project_reads(tmp_path):
     model = randomised(DeconvNet(NARROW, CLASSES))
     path = write(tmp_path / "a.caffemodel", folded_layers(model, bn_tops=3))
     target = tmp_path / "made" / "a.safetensors"
-    assert stage.main([str(path), "--to", str(target)]) == 0
+    assert run_command(stage.parse(), stage.main, [str(path), "--to", str(target)]) == 0
     tensors, metadata = read_safetensors(target)
     assert metadata["kind"] == "deconvnet" and metadata["bn"] == "folded"
     other = DeconvNet(NARROW, CLASSES).eval()
@@ -507,8 +508,8 @@ def test_command_writes_what_the_project_reads(tmp_path):
 def test_command_says_errors_in_one_line(tmp_path, capsys):
     path = tmp_path / "a.caffemodel"
     path.write_bytes(small_net(True)[:-10])
-    assert stage.main([str(path), "--to", str(tmp_path / "a.safetensors")]) == 1
-    assert stage.main([str(path), "--to", str(tmp_path / "a.pth")]) == 2
+    assert run_command(stage.parse(), stage.main, [str(path), "--to", str(tmp_path / "a.safetensors")]) == 1
+    assert run_command(stage.parse(), stage.main, [str(path), "--to", str(tmp_path / "a.pth")]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and "cut short" in lines[0] and ".safetensors" in lines[1]
     assert not (tmp_path / "a.safetensors").exists()
@@ -541,9 +542,10 @@ print(json.dumps({"parameters": sum(p.numel() for p in model.parameters()),
 """
 IMPORT = """
 import json, resource, sys, time
-from stages.import_caffe import main
+from stages.cli import run_command
+from stages.import_caffe import main, parse
 start = time.monotonic()
-status = main(sys.argv[1:])
+status = run_command(parse(), main, sys.argv[1:])
 print(json.dumps({"status": status, "seconds": time.monotonic() - start,
                   "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
 """

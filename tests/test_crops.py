@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import Dataset
 
 from deconvnet.crops import (
     Batches,
@@ -221,6 +222,25 @@ def test_workers_change_nothing(stage1, voc, recipe):
     for one, other in zip(alone, by_two, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     assert torch.cat([batch[2] for batch in alone]).tolist() == [row for _, row in items]
+
+
+class Unreadable(Dataset):
+    """A data set whose second image cannot be read."""
+
+    def __getitem__(self, item: tuple[int, int]):
+        if item[1] == 1:
+            raise UserError("b.jpg: cut short")
+        return torch.zeros(3, 2, 2), torch.zeros(2, 2), item[1]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_while_loading_is_told_as_it_is(workers):
+    """torch itself would make one text of it, with the tracebacks of both processes."""
+    batches = load(Unreadable(), [(0, 0), (1, 0), (2, 0), (3, 1)], 2, workers)
+    assert next(batches)[2].tolist() == [0, 0]
+    with pytest.raises(UserError) as caught:
+        next(batches)
+    assert str(caught.value) == "b.jpg: cut short"
 
 
 def test_network_input_is_rgb_minus_mean():

@@ -18,6 +18,7 @@ from deconvnet import fetch as fetching
 from deconvnet.errors import UserError
 from deconvnet.fetch import REMOTES, Remote, fetch, unpack
 from stages import download
+from stages.cli import run_command
 
 CONTENT = np.random.default_rng(0).bytes(1_000_003)
 MD5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
@@ -245,7 +246,7 @@ def test_without_a_network_the_command_says_what_to_put_where(
     url = nobody_listens()
     monkeypatch.setitem(REMOTES, "voc2012", (Remote(url, "voc.tar", MD5, "5 bytes", "VOCdevkit/VOC2012"),))
     monkeypatch.setitem(REMOTES, "edges", (Remote(server.url(), "here.bin", MD5),))
-    assert download.main(["voc2012", "edges", "--to", str(tmp_path)]) == 1
+    assert run_command(download.parse(), download.main, ["voc2012", "edges", "--to", str(tmp_path)]) == 1
     out, err = capsys.readouterr()
     for wanted in (url, str(tmp_path / "voc.tar"), "5 bytes", MD5.replace(":", " "), "VOCdevkit/VOC2012"):
         assert wanted in err
@@ -255,7 +256,7 @@ def test_without_a_network_the_command_says_what_to_put_where(
 
 
 def test_list_names_every_file_without_a_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert download.main(["--list", "--to", str(tmp_path / "data")]) == 0
+    assert run_command(download.parse(), download.main, ["--list", "--to", str(tmp_path / "data")]) == 0
     out = capsys.readouterr().out
     # the published sums, as the data sets' own mirrors and torchvision's documentation give them
     for wanted in ("VOCtrainval_11-May-2012.tar", "6cd6e144f989b92b3379bac3b3de84fd", "1,999,639,040",
@@ -266,5 +267,5 @@ def test_list_names_every_file_without_a_network(tmp_path: Path, capsys: pytest.
 
 
 def test_unknown_item(capsys: pytest.CaptureFixture[str]) -> None:
-    assert download.main(["voc2007"]) == 2
+    assert run_command(download.parse(), download.main, ["voc2007"]) == 2
     assert "voc2007: not one of voc2012, sbd, edges, vgg16" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from deconvnet.networks import make_network, save_network
@@ -188,6 +189,13 @@ def test_saved_proposals_are_used_and_give_the_same(folder: Path, voc: Path, cap
     shutil.rmtree(folder / "predictions")
     assert infer(folder) == 0 and pngs(folder / "predictions/val/deconvnet-max") == before
     assert read_rows(folder / "proposals/val.h5", "proposals").first[-1] > 5
+    assert infer(folder, "--split", "train") == 0 and "!!!" not in caplog.text
+    with h5py.File(folder / "proposals/val.h5", "r+") as file:
+        file.attrs["edges"] = "structured:abc"
+    shutil.rmtree(folder / "predictions")
+    shutil.rmtree(folder / "scores")
+    assert infer(folder, "--split", "train") == 0
+    assert "val.h5 was made with edges structured:abc, this is gradient-v1" in caplog.text
 
 
 def test_damaged_files_of_the_run(folder: Path, voc: Path, capsys) -> None:
@@ -240,7 +248,43 @@ def test_networks_that_do_not_fit(folder: Path, networks: Path, tmp_path: Path, 
     refused(capsys, infer(folder, "--set", "network.width=0.5"), 2, "network.width", "another --run")
     refused(capsys, infer(folder, "--workers", "0", "--crf"), 2, "--workers")
     refused(capsys, infer(folder, "--edge-model", tmp_path / "none.yml.gz"), 2, "none.yml.gz")
+    with pytest.raises(SystemExit):
+        infer(folder, "--split", "val", "--images", tmp_path)
     assert not list(folder.glob("scores/**/*.h5")) and not pngs(folder / "predictions/val/deconvnet-max")
+
+
+def test_label_maps_stay_until_better_ones_are_there(folder: Path, tmp_path: Path, capsys) -> None:
+    """Weights that do not fit cost nothing; the same weights under another name are the same weights."""
+    row = folder / "predictions/val/deconvnet-max"
+    assert infer(folder) == 0
+    before = {path: path.stat().st_mtime_ns for path in row.glob("*.png")}
+    wide = load_recipe("tiny", [*KEYS, "network.width=0.125"])
+    save_network(make_network("deconvnet", wide), tmp_path / "wide.safetensors", "deconvnet", wide, "measured", {})
+    capsys.readouterr()
+    refused(capsys, infer(folder, "--weights", tmp_path / "wide.safetensors"), 1, "width = 0.125")
+    shutil.copy(folder / "stage2/network.safetensors", tmp_path / "same.safetensors")
+    assert infer(folder, "--weights", tmp_path / "same.safetensors") == 0
+    assert {path: path.stat().st_mtime_ns for path in row.glob("*.png")} == before and len(before) == 5
+    settings = json.loads((row / "settings.json").read_text())
+    assert settings["recipe"]["infer.proposals"] == 5 and settings["recipe"]["runtime.precision"] == "fp32"
+
+
+def test_label_maps_of_other_images_are_never_removed(folder: Path, voc: Path, tmp_path: Path, capsys) -> None:
+    one, other = sorted((voc / "JPEGImages").glob("*"))[:2]
+    out = tmp_path / "out"
+    assert infer(folder, "--images", one, "--out", out) == 0
+    capsys.readouterr()
+    refused(capsys, infer(folder, "--images", other, "--out", out, "--set", "infer.proposals=2"), 2, "another --out")
+    refused(capsys, infer(folder, "--out", out), 2, "another --out")
+    assert infer(folder, "--images", other, "--out", out) == 0
+    assert set(pngs(out / "deconvnet-max")) == {one.stem, other.stem}
+
+
+def test_scores_that_are_not_finite_make_no_labels(folder: Path, voc: Path, capsys, monkeypatch) -> None:
+    image = sorted((voc / "JPEGImages").glob("*"))[0]
+    monkeypatch.setattr("deconvnet.scoring.score_windows", lambda *_: torch.full((21, 9, 9), torch.nan))
+    refused(capsys, infer(folder, "--images", image), 1, image.stem, "not finite")
+    assert not pngs(folder / "labelled/deconvnet-max")
 
 
 def test_images_of_ones_own(folder: Path, voc: Path, tmp_path: Path, capsys) -> None:
@@ -301,13 +345,5 @@ def test_images_need_no_data_set(tmp_path: Path, voc: Path, networks: Path, monk
     assert infer(tmp_path / "new", "--recipe", "mine.yaml", "--images", image, "--weights",
                  networks / "stage2/network.safetensors", "--fcn-weights", networks / "fcn8s/network.safetensors",
                  "--ensemble", "fcn") == 0
-    assert (tmp_path / f"new/predictions/images/deconvnet-max-fcn/{image.stem}.png").is_file()
+    assert (tmp_path / f"new/labelled/deconvnet-max-fcn/{image.stem}.png").is_file()
     assert not (tmp_path / "data").exists()
-
-
-def test_help_shows_an_example(capsys) -> None:
-    with pytest.raises(SystemExit) as ended:
-        parse().parse_args(["--help"])
-    shown = capsys.readouterr().out
-    assert ended.value.code == 0
-    assert "example:\n  python -m stages.infer --run runs/voc --aggregate max --ensemble fcn --crf" in shown

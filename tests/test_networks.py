@@ -109,6 +109,22 @@ def test_what_is_not_vgg16_is_refused(tmp_path):
         load_vgg16(tmp_path / "two.safetensors")
 
 
+def test_the_published_fcn_is_taken_as_it_is(tmp_path):
+    """wkentaro's file has our names and BGR input; here a narrow one. The network answers as it would."""
+    recipe = small_recipe("fcn.batch_norm=false")
+    theirs = make_network("fcn8s", recipe).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.normal_(0, 0.2, generator=torch.Generator().manual_seed(parameter.numel()))
+        torch.save(theirs.state_dict(), tmp_path / "fcn8s_from_caffe.pth")
+        rgb = torch.randn(1, 3, 40, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        ours = load_network(tmp_path / "fcn8s_from_caffe.pth", "fcn8s", recipe).double()
+        torch.testing.assert_close(ours(rgb), theirs.double()(rgb.flip(1)))
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "fcn8s_from_caffe.pth").read_bytes()[:5000])
+    with pytest.raises(UserError, match="cut.pth: not a whole PyTorch weights file"):
+        load_network(tmp_path / "cut.pth", "fcn8s", recipe)
+
+
 def test_fcn_kernels_that_cannot_be_aligned_are_refused_by_the_recipe():
     with pytest.raises(UsageError, match=r"fcn\.fc6_kernel is 2; expected at least 3"):
         load_recipe("tiny", ["fcn.fc6_kernel=2"])

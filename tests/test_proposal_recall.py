@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from experiments.proposal_recall import best_overlaps, main
+from experiments.proposal_recall import best_overlaps, main, parse
+from stages.cli import run_command
 
 
 def random_boxes(random: np.random.Generator, count: int) -> np.ndarray:
@@ -47,14 +48,15 @@ def test_the_command_finds_a_plain_rectangle(tmp_path: Path, capsys: pytest.Capt
     Image.fromarray(mask).save(tmp_path / "SegmentationObject/one.png")
     (tmp_path / "ImageSets/Segmentation/all.txt").write_text("one\n")
     out = tmp_path / "recall.json"
-    assert main(["--voc-root", str(tmp_path), "--split", "all", "--boxes", "20,200", "--out", str(out)]) == 0
+    arguments = ["--voc-root", str(tmp_path), "--split", "all", "--boxes", "20,200", "--out", str(out)]
+    assert run_command(parse(), main, arguments) == 0
     result = json.loads(out.read_text())
     assert result["recall"]["0.7"] == [1.0, 1.0] and result["data"]["objects"] == 1
     assert "gradient" in result["edge_detector"] and "IoU 0.5" in capsys.readouterr().out
 
 
 def test_wrong_use_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main(["--voc-root", str(tmp_path / "none")]) == 2
+    assert run_command(parse(), main, ["--voc-root", str(tmp_path / "none")]) == 2
     with pytest.raises(SystemExit):
-        main(["--voc-root", str(tmp_path), "--boxes", "ten"])
+        run_command(parse(), main, ["--voc-root", str(tmp_path), "--boxes", "ten"])
     assert "expected numbers of boxes" in capsys.readouterr().err

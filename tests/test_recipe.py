@@ -45,18 +45,18 @@ def another_value(name: str) -> object:
         "train.micro_batch": 32,
         "fcn.batch": 40,
         "fcn.micro_batch": 4,
-        "proposals.alpha": 0.5,
     }
     if name in by_hand:
         return by_hand[name]
-    default, choices = DEFAULTS[name], recipe_keys()[name][1].metadata["choices"]
+    default, allowed = DEFAULTS[name], recipe_keys()[name][1].metadata
+    choices = allowed["choices"]
     if choices:
         return next(choice for choice in choices if choice != default)
     if isinstance(default, bool):
         return not default
     if isinstance(default, str):
         return f"{default}_2"
-    return default + 1
+    return default + 1 if allowed["most"] is None else default / 2
 
 
 def test_defaults_are_the_papers_values() -> None:
@@ -192,6 +192,14 @@ def test_wrong_types_name_the_key(override: str, name: str) -> None:
     ("train.micro_batch=48", ("train.batch", "micro_batch")),
     ("data.classes=[background]", ("data.classes",)),
     ("data.classes=[background,cat,cat]", ("data.classes", "different")),
+    ("data.classes=[background,'']", ("data.classes", "empty name")),
+    ("data.train_split=../other", ("data.train_split", "'../other'", "name of a split list")),
+    ("solver.momentum=1.5", ("solver.momentum", "at most 0.9999")),
+    ("solver.lr_factor=0", ("solver.lr_factor", "at least")),
+    ("windows.stage2_overlap=50", ("windows.stage2_overlap", "at most 1")),
+    ("proposals.alpha=1", ("proposals.alpha", "at most 0.99")),
+    ("proposals.beta=7", ("proposals.beta", "at most 1")),
+    ("train.micro_batch=1", ("train.micro_batch", "at least 2")),
 ])
 def test_wrong_values_say_what_is_right(override: str, words: tuple[str, ...]) -> None:
     refused([override], *words)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from deconvnet.metrics import ConfusionMatrix
-from deconvnet.recipe import VOC_CLASSES, load_recipe, save_recipe
-from experiments.reproduce import parse, report
+from deconvnet.recipe import VOC_CLASSES, load_recipe, recipe_to_dict, save_recipe
+from experiments.reproduce import main, parse
 from experiments.table1 import infer_command, paper_table, table_rows
 from stages.cli import run_command
 
@@ -17,7 +17,7 @@ FOLDERS = ["fcn8s", "deconvnet-max", "deconvnet-max-crf", "deconvnet-max-fcn", "
 
 
 def reproduce(*arguments: object) -> int:
-    return run_command(parse(), report, list(map(str, arguments)))
+    return run_command(parse(), main, list(map(str, arguments)))
 
 
 def score_row(run: Path, folder: str, classes: list[str], seed: int, absent: tuple[str, ...] = ()) -> ConfusionMatrix:
@@ -84,6 +84,12 @@ def test_all_rows_beside_the_paper(run: Path, capsys: pytest.CaptureFixture) -> 
     assert (run / "report" / "table1.md").read_text() in out
     written = json.loads((run / "report" / "table1.json").read_text())
     assert len(written["table"]) == 5 * 23 and written["not_run"] == {}
+    assert written["images"]["DeconvNet"] == 2
+    assert written["pixel_accuracy"]["DeconvNet"] == pytest.approx(
+        100 * np.diag(matrices[1].counts).sum() / matrices[1].counts.sum())
+    share = 100 * matrices[0].counts[0].sum() / matrices[0].counts.sum() / 21
+    assert written["background_only"] == pytest.approx(share)
+    assert f"nothing but background would have a mean of {share:.1f} here" in out
 
 
 def test_missing_rows_come_with_their_commands(run: Path, capsys: pytest.CaptureFixture) -> None:
@@ -120,6 +126,18 @@ def test_what_the_run_used_is_read_from_its_files(run: Path, capsys: pytest.Capt
             "0.001, loss 1.200; validation pixel accuracy 51.2, mean IoU 12.5") in out
     assert "stage 2: not trained in this run folder" in out and "data/VOC2012" in out and "commit abc123" in out
     assert "/some/where" not in (out.partition("## Not run")[0])  # a place on this machine says nothing to a reader
+
+
+def test_keys_that_inference_was_given_are_told(run: Path, capsys: pytest.CaptureFixture) -> None:
+    for folder in ("deconvnet-max", "deconvnet-max-crf"):
+        score_row(run, folder, VOC_CLASSES, 0)
+    own = recipe_to_dict(load_recipe(run / "recipe.yaml"))
+    used = {name: value for name, value in own.items() if name.startswith(("infer.", "crf.", "runtime."))}
+    (run / "predictions/val/deconvnet-max/settings.json").write_text(json.dumps({"recipe": used}))
+    (run / "predictions/val/deconvnet-max-crf/settings.json").write_text(json.dumps(
+        {"recipe": used | {"crf.iterations": 3, "infer.aggregate": "max"}}))
+    assert reproduce(run) == 0
+    assert "- Otherwise than the recipe: DeconvNet+CRF: crf.iterations = 3\n" in capsys.readouterr().out
 
 
 def test_other_classes_have_no_paper_columns(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -26,9 +26,10 @@ def opened(*arguments, **more):
 
 @pytest.fixture
 def made(tmp_path):
-    """A run folder with its data set's folder."""
+    """A run folder, begun, with its data set's folder."""
     (tmp_path / "voc" / "JPEGImages").mkdir(parents=True)
-    opened("--run", tmp_path / "run", "--voc-root", tmp_path / "voc")
+    opened("--run", tmp_path / "run", "--voc-root", tmp_path / "voc", begins=True)
+    (tmp_path / "run" / "proposals").mkdir()
     return tmp_path / "run"
 
 
@@ -41,6 +42,30 @@ def test_a_run_remembers_recipe_and_data(made, monkeypatch, tmp_path):
     assert opened("--run", made, "--set", "solver.lr=0.5", free_keys=("solver.",)).recipe.solver.lr == 0.5
     with pytest.raises(UsageError, match="this run's data set is"):
         opened("--run", made, "--voc-root", tmp_path)
+
+
+def test_a_mistyped_folder_is_no_new_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="typo: no run here .*build_proposals --run typo` begins one"):
+        opened("--run", "typo")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_recipe_may_change_until_something_is_made_with_it(made):
+    (made / "proposals").rmdir()
+    assert opened("--run", made, "--set", "data.train_split=train").recipe.data.train_split == "train"
+    assert opened("--run", made).recipe.data.train_split == "train"
+    (made / "windows").mkdir()
+    with pytest.raises(UsageError, match=r"data\.train_split"):
+        opened("--run", made, "--set", "data.train_split=other")
+
+
+def test_a_data_set_that_was_moved(made, tmp_path):
+    (tmp_path / "voc").rename(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="voc: no such folder"):
+        opened("--run", made)
+    opened("--run", made, "--voc-root", tmp_path / "elsewhere")
+    assert opened("--run", made).voc_root == tmp_path / "elsewhere"
 
 
 @pytest.mark.parametrize("content", ["{garbage", "[]", "{}", '{"voc_root": 3}', "\xff", ""])

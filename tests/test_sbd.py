@@ -13,6 +13,7 @@ from deconvnet.recipe import VOC_CLASSES
 from deconvnet.sbd import merge_sbd
 from deconvnet.voc import VocFolder
 from stages import merge_sbd as command
+from stages.cli import run_command
 
 HEIGHT, WIDTH = 12, 17
 # 2007_01: VOC train and SBD; 2007_02: VOC train only; 2007_03: VOC val and SBD; 2008_1x: SBD only
@@ -213,6 +214,6 @@ def test_id_that_leaves_the_folder(folders: tuple[VocFolder, Path]) -> None:
 
 def test_command(folders: tuple[VocFolder, Path], capsys: pytest.CaptureFixture[str]) -> None:
     voc, sbd = folders
-    assert command.main(["--voc-root", str(voc.root), "--sbd-root", str(sbd)]) == 0
+    assert run_command(command.parse(), command.main, ["--voc-root", str(voc.root), "--sbd-root", str(sbd)]) == 0
     assert capsys.readouterr().out == "train_aug: 5 images\ntrainval_aug: 6 images\n"
-    assert command.main(["--voc-root", str(voc.root), "--sbd-root", str(voc.root)]) == 2
+    assert run_command(command.parse(), command.main, ["--voc-root", str(voc.root), "--sbd-root", str(voc.root)]) == 2

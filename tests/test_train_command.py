@@ -122,12 +122,15 @@ def test_killed_and_resumed_as_if_never_stopped(built, tmp_path, monkeypatch):
         for stage in ("1", "2"):
             assert here("--run", whole, "--stage", stage) == 0
 
-        process = start(broken, "--stage", "1")
-        wait_for((broken / "stage1" / "last.pt").is_file, process)
+        process = start(broken, "--stage", "1", "--set", "train.checkpoint_every=1000")
+        wait_for(lambda: any(row["iteration"] == "20" for row in logged(broken / "stage1")), process)
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=600)
         assert process.returncode == 130, errors
-        assert "--resume goes on" in errors and "Traceback" not in errors
+        assert errors.rstrip().endswith("the same command with --resume goes on") and "Traceback" not in errors
+        kept = torch.load(broken / "stage1" / "last.pt", weights_only=True)
+        assert 20 <= kept["iteration"] < ITERATIONS  # the iteration at work was finished and kept
+        assert here("--run", broken, "--stage", "2") == 2  # not from half a stage 1
 
         killed_at_23(broken, "1", "--resume")
         finished(broken, "--stage", "1", "--resume")
@@ -163,6 +166,13 @@ def test_an_existing_checkpoint_is_not_overwritten(built, tmp_path, capsys):
 def test_stage_2_needs_stage_1(built, tmp_path, capsys):
     assert here("--run", elsewhere(built, tmp_path / "run"), "--stage", "2") == 2
     assert "last.pt: stage 2 starts from stage 1's checkpoint: run stage 1 first" in capsys.readouterr().err
+    (tmp_path / "run/stage1").mkdir()
+    (tmp_path / "run/stage1/last.pt").touch()  # of a stage 1 that was broken off
+    assert here("--run", tmp_path / "run", "--stage", "2") == 2
+    error = capsys.readouterr().err
+    assert "stage 1 is not finished" in error and "--stage 1 --resume` finishes it" in error
+    assert here("--run", tmp_path / "run", "--stage", "2", "--vgg16", tmp_path / "none.pth") == 2
+    assert "--vgg16 is for stage 1" in capsys.readouterr().err
 
 
 def test_wrong_use(built, tmp_path, capsys):
@@ -184,6 +194,9 @@ def test_windows_of_other_keys_are_refused(built, tmp_path, capsys):
     save_recipe(load_recipe("tiny", [*KEYS, "windows.warp=40"]), folder / "recipe.yaml")
     assert here("--run", folder, "--stage", "1") == 1
     assert "was made with windows.warp = 36, the recipe has 40" in capsys.readouterr().err
+    save_recipe(load_recipe("tiny", [*KEYS, "data.classes=[background,cell]"]), folder / "recipe.yaml")
+    assert here("--run", folder, "--stage", "1") == 1
+    assert "was made with data.classes" in capsys.readouterr().err
 
 
 def test_windows_without_crops_need_the_images(built, tmp_path, capsys):
@@ -225,13 +238,6 @@ def with_checkpoints_every(iterations: int, run: Callable) -> Callable:
         run(self)
 
     return changed
-
-
-def test_help_shows_an_example(capsys):
-    with pytest.raises(SystemExit) as exit_status:
-        parse().parse_args(["--help"])
-    assert exit_status.value.code == 0
-    assert "example:\n  python -m stages.train --run runs/voc --stage 1" in capsys.readouterr().out
 
 
 def test_one_stage_training_needs_no_stage_1(built, tmp_path):

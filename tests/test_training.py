@@ -324,3 +324,18 @@ def test_a_cut_checkpoint_is_refused(tmp_path_factory, data):
 def test_a_missing_checkpoint(tmp_path):
     with pytest.raises(UserError, match=r"last\.pt: no such checkpoint"):
         load_checkpoint(tmp_path / "last.pt", None)
+
+
+def test_the_log_tells_the_rate_that_a_loss_was_made_with(tmp_path, windows):
+    recipe = small_recipe("solver.rate_rule=step", "solver.lr=0.1", "solver.lr_step=[2,2]")
+    make_training(tmp_path, windows, recipe, 4).run()  # validates, and so logs, at 2 and 4
+    with (tmp_path / "log.csv").open(newline="") as file:
+        assert [float(row["rate"]) for row in csv.DictReader(file)] == pytest.approx([0.1, 0.01])
+
+
+def test_going_on_in_other_arithmetic_is_told(tmp_path, windows, caplog):
+    make_training(tmp_path, windows, small_recipe("runtime.precision=bf16"), 1).run()
+    again = make_training(tmp_path, windows, small_recipe(), 2)
+    again.resume()
+    assert "began with runtime.precision = 'bf16', goes on with 'fp32'" in caplog.text
+    assert "--set runtime.precision=bf16 goes on as it began" in caplog.text

@@ -167,6 +167,7 @@ def test_a_whole_vgg16_file_fills_fc6_and_fc7(tmp_path):
 
 
 def test_vgg16_into_a_narrow_network_is_wrong_use(tmp_path):
+    (tmp_path / "any.pth").write_bytes(b"of any content")
     with pytest.raises(UsageError, match="fit a network of width 1 only"):
         start_from_vgg16(narrow_deconvnet(), tmp_path / "any.pth")
 
@@ -236,6 +237,17 @@ def test_initialise_deconvnet():
     assert all((state[name] == 0.001).all() for name in ("bn1_1.bias", "bnfc6.bias", "debn1_2.bias"))
     assert all((state[name] == 1).all() for name in ("bn1_1.weight", "fc6_deconv_bn.weight"))
     assert not state["conv1_1.bias"].any() and not state["deconv1_2.bias"].any()
+
+
+def test_he_keeps_the_scale_of_what_a_layer_sees():
+    """2 / fan-in: a layer's outputs have twice the mean square of its inputs. fc6_deconv sees one pixel only."""
+    model = DeconvNet(recipes.Network(width=1 / 4, input=64, batch_norm=False), 5)
+    initialise(model, 0.0, 0.0, seeded())
+    one = torch.randn(64, 1024, 1, 1, generator=seeded(1))
+    many = torch.randn(4, 128, 20, 20, generator=seeded(2))
+    with torch.no_grad():
+        assert model.fc6_deconv(one).square().mean().item() == pytest.approx(2, rel=0.05)
+        assert model.deconv5_1(many)[..., 1:-1, 1:-1].square().mean().item() == pytest.approx(2, rel=0.05)
 
 
 def test_initialise_fcn_leaves_its_head_alone():
