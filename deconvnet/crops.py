@@ -150,7 +150,7 @@ def epoch_order(classes: np.ndarray, balance: str, seed: tuple[int, ...]) -> np.
     """The rows of one epoch in random order.
 
     classes: each row's class. balance 'repeat' [P 6.1]: the rows of each class, in random order, are repeated until
-    the class has as many as the most frequent one; so no row is seen twice before all of its class were seen once.
+    the class has as many as the most frequent one; so in an epoch a class's rows come equally often, give or take one.
     """
     random = np.random.default_rng(list(seed))
     if balance == "none":

@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 
 from deconvnet.errors import UserError
+from deconvnet.interrupts import StopRequest
 
 
 @contextmanager
@@ -30,14 +31,27 @@ def written_whole(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(path: Path) -> None:
+    """Removes the temporary files of `path` that killed processes left; those of processes at work stay."""
+    for left in path.parent.glob(f".{path.stem}.*.part{path.suffix}"):
+        process = left.name.removeprefix(f".{path.stem}.").partition(".")[0]
+        try:
+            os.kill(int(process), 0)
+        except (ProcessLookupError, OverflowError):
+            left.unlink(missing_ok=True)
+        except (ValueError, PermissionError):  # no file of ours; somebody else's process
+            continue
+
+
 @contextmanager
 def hdf5_written_whole(path: Path | str) -> Iterator[h5py.File]:
     """Yields an HDF5 file to write into, that becomes `path` whole or not at all. Raises OSError for a full disk.
 
     HDF5 does not survive a write that fails: it prints tracebacks for every open object, and then crashes the
-    process. So it never gets to see one: the file is kept from it, and the failure is raised afterwards.
+    process. So it never gets to see one: the file is kept from it, and the failure is raised afterwards. Nor does it
+    survive Ctrl-C in one of our functions that it calls: that waits for the end, or for a StopRequest within.
     """
-    with written_whole(path) as temporary, _Forgiving(temporary) as disk:
+    with StopRequest(), written_whole(path) as temporary, _Forgiving(temporary) as disk:
         try:
             with h5py.File(disk, "w") as file:
                 yield file

@@ -275,7 +275,7 @@ class Recipe:
     """Every choice of a run."""
 
     name: str = key("paper", "shown in logs and tables")
-    seed: int = key(0, "of everything random", least=0)
+    seed: int = key(0, "of everything random", least=0, most=2**63 - 1)
     data: Data = field(default_factory=Data)
     proposals: Proposals = field(default_factory=Proposals)
     windows: Windows = field(default_factory=Windows)

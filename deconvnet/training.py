@@ -4,7 +4,6 @@ import contextlib
 import csv
 import logging
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from torch.utils.tensorboard import SummaryWriter
 from deconvnet.checkpoint import load_checkpoint, save_checkpoint
 from deconvnet.crops import ImageCanvases, WindowCrops, load, network_input
 from deconvnet.errors import UserError
-from deconvnet.files import written_whole
+from deconvnet.files import remove_leftovers, written_whole
+from deconvnet.interrupts import StopRequest
 from deconvnet.metrics import ConfusionMatrix
 from deconvnet.progress import progress
 from deconvnet.recipe import Recipe, Runtime, Solver, recipe_difference, recipe_to_dict
@@ -55,25 +55,6 @@ class Plan:
     validate_every: int
     checkpoint_every: int
     workers: int
-
-
-class StopRequest:
-    """Lets the iteration at work end when Ctrl-C or SIGTERM comes, so that it is kept. A second one does not wait."""
-
-    def __enter__(self) -> "StopRequest":
-        self.asked = False
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, *_: object) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        log.info("stops after this iteration and keeps it; Ctrl-C again stops at once")
 
 
 class Training:
@@ -123,16 +104,19 @@ class Training:
         order = self.examples.order(self.iteration * plan.batch, plan.iterations * plan.batch)
         batches = load(self.examples.training, order, plan.micro_batch, plan.workers)
         self.model.train()
+        for path in (self.last, self.folder / "best.pt"):
+            remove_leftovers(path)
         rows = _LogFile(self.folder / "log.csv", self.iteration)
         board = SummaryWriter(str(self.folder), purge_step=self.iteration + 1)
         since = _Running()
-        with (contextlib.closing(board), StopRequest() as stop,
+        message = "stops after this iteration and keeps it; Ctrl-C again stops at once"
+        with (contextlib.closing(board), StopRequest(message) as stop,
               progress(total=plan.iterations, initial=self.iteration, desc=plan.name, unit="iteration") as bar):
             while self.iteration < plan.iterations:
-                rate = self.descent.rate
+                rate, began = self.descent.rate, time.perf_counter()
                 loss, accuracy = self._iterate(batches)
                 self.iteration += 1
-                since.add(loss, accuracy, plan.batch)
+                since.add(loss, accuracy, plan.batch, time.perf_counter() - began)
                 bar.update()
                 bar.set_postfix(loss=f"{since.loss:.3f}", acc=f"{since.accuracy:.3f}", img_s=f"{since.speed:.0f}",
                                 refresh=False)
@@ -146,12 +130,9 @@ class Training:
                     for name, value in line.items():
                         board.add_scalar(name, value, self.iteration)
                     since = _Running()
-                if self.iteration % plan.checkpoint_every == 0 or self.iteration == plan.iterations:
+                if self.iteration % plan.checkpoint_every == 0 or self.iteration == plan.iterations or stop.asked:
                     self._save(self.last)
-                elif stop.asked:
-                    self._save(self.last)
-                if stop.asked and self.iteration < plan.iterations:
-                    raise KeyboardInterrupt
+                stop.stop_if_asked()
 
     def _iterate(self, source: Iterator) -> tuple[float, float]:
         """One iteration of accumulated passes: its mean loss and pixel accuracy."""
@@ -277,15 +258,16 @@ def validate(model: nn.Module, examples: WindowCrops | ImageCanvases, rows: np.n
 
 
 class _Running:
-    """Means since the last line of the log."""
+    """Means since the last line of the log; the time is that of the iterations, without validations and savings."""
 
     def __init__(self) -> None:
-        self.losses, self.accuracies, self.images, self.started = [], [], 0, time.perf_counter()
+        self.losses, self.accuracies, self.images, self.seconds = [], [], 0, 0.0
 
-    def add(self, loss: float, accuracy: float, images: int) -> None:
+    def add(self, loss: float, accuracy: float, images: int, seconds: float) -> None:
         self.losses.append(loss)
         self.accuracies.append(accuracy)
         self.images += images
+        self.seconds += seconds
 
     @property
     def loss(self) -> float:
@@ -297,7 +279,7 @@ class _Running:
 
     @property
     def speed(self) -> float:
-        return self.images / (time.perf_counter() - self.started)
+        return self.images / self.seconds
 
 
 class _LogFile:

@@ -11,7 +11,7 @@ Whatever cannot be trusted is an error that names the file; nothing is converted
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +26,11 @@ from deconvnet.errors import UsageError, UserError
 
 VOID = 255
 EXIF_ORIENTATION = 0x0112
+
+
+def fingerprint_of(classes: Sequence[str], image_ids: Sequence[str]) -> str:
+    """Tells data sets apart: a hash over the class names and the ids of a split."""
+    return hashlib.sha256("\n".join([*classes, "", *image_ids]).encode()).hexdigest()[:16]
 
 
 @dataclass
@@ -128,9 +133,8 @@ class VocFolder:
         return [item for item in found if item.mask.sum() >= least_pixels]
 
     def fingerprint(self, split: str) -> str:
-        """Tells data sets apart: a hash over the class names and the ids of a split."""
-        text = "\n".join([*self.classes, "", *self.image_ids(split)])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """Tells data sets apart: fingerprint_of the class names and the ids of a split."""
+        return fingerprint_of(self.classes, self.image_ids(split))
 
     def _first(self, folder: str, image_id: str) -> Path | None:
         paths = [self.root / f"{folder}{suffix}" / f"{image_id}.png" for suffix in ("", "Aug")]

@@ -73,14 +73,16 @@ def main(options: argparse.Namespace) -> None:
     if options.out:
         write_json(options.out, {
             "command": "python -m experiments.proposal_recall --voc-root VOC --split "
-                       f"{options.split} --boxes {','.join(map(str, options.boxes))}",
+                       f"{options.split} --boxes {','.join(map(str, options.boxes))}"
+                       + (" --edge-model model.yml.gz" if options.edge_model else ""),
             **provenance(),
             "data": {"split": options.split, "images": images, "objects": objects,
                      "list": folder.fingerprint(options.split)},
             "edge_detector": detector.name,
             "seed": "none: nothing is random",
-            "note": "scales and strength of the gradient detector were chosen on 150 images of train.txt with their "
-                    "annotation boxes, none of them in instances.txt",
+            **({} if options.edge_model else {
+                "note": "scales and strength of the gradient detector were chosen on 150 images of train.txt with "
+                        "their annotation boxes, none of them in instances.txt"}),
             "boxes": options.boxes,
             "recall": recall,
         })

@@ -26,7 +26,7 @@ def read_run(run: Path) -> Record:
             raise UsageError(f"{run / name}: no such file; expected a run folder, which stages.build_proposals begins")
     data = read_json(run / "data.json") if (run / "data.json").is_file() else {}
     voc_root = Path(data["voc_root"]) if isinstance(data.get("voc_root"), str) else None
-    return Record(load_recipe(run / "recipe.yaml"), read_json(run / "run.json"), voc_root)
+    return Record(load_recipe(run / "recipe.yaml", complete=True), read_json(run / "run.json"), voc_root)
 
 
 def log_lines(path: Path) -> list[dict[str, str]]:

@@ -55,16 +55,29 @@ def describe_run(run: Path, record: Record) -> dict[str, str]:
     return lines
 
 
-def changed_keys(predictions: Path, rows: list[Row], recipe: Recipe) -> str:
-    """The keys that stages.infer was given another value of (--set) than the run's recipe has, by row; or ""."""
-    own, found = recipe_to_dict(recipe), []
+def otherwise(predictions: Path, rows: list[Row], recipe: Recipe) -> dict[str, str]:
+    """Where rows were made otherwise than this run's recipe and networks say: heading -> text, empty where none was.
+
+    Keys that stages.infer was given another value of (--set); other weights than stage 2's and FCN-8s's of the run;
+    rows that stand on different score maps of a network.
+    """
+    own, changed, scores = recipe_to_dict(recipe), [], {}
     for row in rows:
         path = predictions / row.folder / "settings.json"
-        used = read_json(path).get("recipe", {}) if path.is_file() else {}
-        texts = [f"{name} = {value!r}" for name, value in used.items()
+        made = read_json(path) if path.is_file() else {}
+        texts = [f"{name} = {value!r}" for name, value in made.get("recipe", {}).items()
                  if name != "infer.aggregate" and value != own.get(name)]
-        found += [f"{row.title}: {', '.join(texts)}"] if texts else []
-    return "; ".join(found)
+        usual = [Path(folder, "network.safetensors").parts for folder in ("stage2", "fcn8s")]
+        used = [Path(path).parts[-2:] for path in made.get("weights", [])]
+        texts += [f"weights {Path(*parts)}" for parts in used if parts not in usual]
+        changed += [f"{row.title}: {', '.join(texts)}"] if texts else []
+        for name in made.get("settings", {}).get("scores", []):
+            scores.setdefault(name.partition("-")[0], {}).setdefault(name, []).append(row.title)
+    mixed = ["; ".join(f"{', '.join(titles)} on {name}" for name, titles in kinds.items())
+             for kinds in scores.values() if len(kinds) > 1]
+    found = {"Otherwise than the recipe": "; ".join(changed), "**Rows of different networks or settings**, by their "
+             "score maps (run stages.infer and stages.evaluate again for the older ones)": "; ".join(mixed)}
+    return {heading: text for heading, text in found.items() if text}
 
 
 def _images(voc_root: Path | None) -> str:
@@ -227,10 +240,8 @@ def main(options: argparse.Namespace) -> None:
     results = [read_server_result(row, server[row.folder]) if row.folder in server
                else read_result(row, options.run, split, record.voc_root or Path("VOC"), classes) for row in rows]
     description = describe_run(options.run, record)
-    changed = changed_keys(options.run / "predictions" / split, [result.row for result in results if result.iou],
-                           record.recipe)
-    if changed:
-        description["Otherwise than the recipe"] = changed
+    description |= otherwise(options.run / "predictions" / split, [result.row for result in results if result.iou],
+                             record.recipe)
     lines = compare(results, classes, subset)
     text = to_markdown(description, results, lines, classes, subset)
     out = options.out or options.run / "report"

@@ -21,6 +21,8 @@ import numpy as np
 
 from deconvnet.errors import UserError
 from deconvnet.files import hdf5_written_whole
+from deconvnet.interrupts import StopRequest
+from deconvnet.voc import fingerprint_of
 from proposals.parts import Arrays
 from proposals.select import WindowRows
 
@@ -37,9 +39,10 @@ def write_rows(path: Path, image_ids: list[str], parts: Iterable[Arrays], attrib
     parts: for each image 'size' (height, width) and equally long row arrays, the same names for every image; for
     an encoded crop the name's bytes and 'NAME_length', since .npz has no ragged arrays.
     """
-    with hdf5_written_whole(path) as file:
+    with hdf5_written_whole(path) as file, StopRequest() as stop:
         sizes, first = [], [0]
         for arrays in parts:
+            stop.stop_if_asked()
             sizes.append(arrays.pop("size"))
             first.append(first[-1] + _append(file, arrays))
         file["image_ids"] = np.array(image_ids, dtype=h5py.string_dtype())
@@ -127,7 +130,7 @@ def read_rows(path: Path, kind: str, fingerprint: str | None = None) -> Rows:
         if attributes.get("format_version") != FORMAT_VERSION:
             raise UserError(f"{path}: format version {attributes.get('format_version')}, this program reads "
                             f"{FORMAT_VERSION}; make the file again with stages.build_proposals")
-        if fingerprint is not None and attributes["fingerprint"] != fingerprint:
+        if fingerprint is not None and fingerprint not in (attributes["fingerprint"], _own_fingerprint(file)):
             raise UserError(f"{path}: was made for another data set, split list or class list (split "
                             f"{attributes['split']!r}); remove it or use another run folder")
         names = ("boxes", "scores") if kind == "proposals" else ROW_FIELDS
@@ -149,6 +152,11 @@ def read_rows(path: Path, kind: str, fingerprint: str | None = None) -> Rows:
     if len(steps) != len(rows.image_ids) + 1 or min(steps) < 0 or lengths != {sum(steps)} or shapes != {(4,)}:
         raise UserError(f"{path}: damaged: its columns do not fit together")
     return rows
+
+
+def _own_fingerprint(file: h5py.File) -> str:
+    """That of the list when the images that --on-error skip left out have left it too."""
+    return fingerprint_of(json.loads(file.attrs["classes"]), list(file["image_ids"].asstr()[:]))
 
 
 @contextmanager

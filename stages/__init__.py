@@ -6,7 +6,10 @@ from types import TracebackType
 
 
 def _quietly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Ctrl-C while a command still imports its libraries, which takes seconds: one line there too, no traceback."""
+    """Ctrl-C while a command still imports its libraries, which takes seconds: one line there too, no traceback.
+
+    run_command ends it.
+    """
     if issubclass(kind, KeyboardInterrupt):
         print("interrupted; nothing was begun", file=sys.stderr)
         signal.signal(signal.SIGINT, signal.SIG_DFL)

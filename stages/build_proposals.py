@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from deconvnet.errors import UsageError, UserError
+from deconvnet.files import remove_leftovers
 from deconvnet.recipe import Recipe, recipe_to_dict
 from deconvnet.voc import VocFolder
 from deconvnet.windows import object_labels, window_labels, window_picture
@@ -113,7 +114,7 @@ def build_proposals(run: RunFolder, split: str, model: Path | None, workers: int
 
 def warn_of_other_edges(run: RunFolder, name: str) -> None:
     """Says it loudly when the run's proposals so far come from another edge detector than `name`."""
-    for path in sorted((run.root / "proposals").glob("*.h5")):
+    for path in sorted((run.root / "proposals").glob("[!.]*.h5")):  # .NAME.part.h5 is what a killed process left
         with opened(path) as file:
             made = file.attrs.get("edges")
         if made != name:
@@ -144,6 +145,7 @@ def _build(run: RunFolder, path: Path, split: str, work, attributes: dict, shape
     kind = attributes["format"]
     token = hashlib.sha256(json.dumps([fingerprint, shaped_by], sort_keys=True).encode()).hexdigest()[:12]
     parts = path.parent / f".{path.stem}-{token}.parts"  # parts of other settings are never mixed in
+    remove_leftovers(path)
     if path.exists():
         existing = read_rows(path, kind, fingerprint)
         made_by = existing.attributes["shaped_by"]

@@ -34,6 +34,7 @@ def run_command(parser: argparse.ArgumentParser, command: Callable[[argparse.Nam
 
     Returns 0; 2 for wrong use (argparse itself exits with 2); 1 for any other failure; 130 when interrupted.
     """
+    sys.excepthook = sys.__excepthook__  # the imports are over: what is interrupted from here on was begun
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, _interrupt)  # an ended job, as on a cluster, stops as Ctrl-C does
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr)

@@ -242,8 +242,10 @@ def main(options: argparse.Namespace) -> None:
     source = Source(run, options)
     scorers = []
     if options.model == "deconvnet":
-        weights = options.weights or next((path for path in (run.network("stage2"), run.network("stage1"))
-                                           if path.is_file()), run.network("stage2"))
+        weights = options.weights or run.network("stage2")
+        if not options.weights and not weights.is_file() and run.network("stage1").is_file():
+            weights = run.network("stage1")
+            log.warning("!!! %s: not there yet, stage 1's network labels instead", run.network("stage2"))
         scorers.append(Scorer(run, source, "deconvnet", weights, options.device))
     if options.model == "fcn8s" or options.ensemble == "fcn":
         scorers.append(Scorer(run, source, "fcn8s", options.fcn_weights or run.network("fcn8s"), options.device))

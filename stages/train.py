@@ -58,6 +58,10 @@ def window_crops(run: RunFolder, stage: int, split: str, augment: bool) -> Windo
     if not rows.materialized:
         voc = run.voc()
         rows = read_rows(path, "windows", voc.fingerprint(split))
+    found = rows.attributes.get("stage"), rows.attributes.get("split")
+    if found != (stage, split):
+        raise UserError(f"{path}: holds the windows of stage {found[0]}, split {found[1]}; expected stage {stage}, "
+                        f"split {split}: was it copied to another name?")
     made = {**rows.attributes["shaped_by"], "data.classes": rows.attributes["classes"]}
     for name, here in run.recipe_keys("windows.", "data.classes", "data.least_object_pixels").items():
         if name != "windows.balance" and made.get(name) != here:  # balancing is the training's, not the file's

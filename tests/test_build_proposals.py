@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -22,7 +22,7 @@ from deconvnet.voc import VocFolder
 from experiments.synthetic_voc import generate
 from proposals.edge_boxes import propose
 from proposals.edges import GradientDetector
-from proposals.files import read_rows
+from proposals.files import read_rows, write_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN, VAL = 6, 2
@@ -190,6 +190,32 @@ def test_killed_and_run_again_is_as_if_never_killed(stage_folder: str, whole: Pa
     same(run, whole)
 
 
+def test_what_a_killed_writer_left_disturbs_nobody(whole: Path, voc_root: Path, tmp_path: Path) -> None:
+    """SIGKILL while the file is put together leaves half a file of another name."""
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    (run / "proposals" / ".train.999999999.part.h5").write_bytes(b"half")
+    (run / "proposals" / "val.h5").unlink()
+    result = build(run, *SETTINGS, "--voc-root", voc_root, "--materialize")
+    assert result.returncode == 0, result.stderr
+    same(run, whole)
+
+
+def test_ctrl_c_while_the_file_is_put_together(tmp_path: Path) -> None:
+    """It waits for the image at work: HDF5 does not survive it. Nothing is left."""
+    def parts() -> Iterator[dict[str, np.ndarray]]:
+        for index in range(9):
+            yield {"size": np.array([4, 5]), "boxes": np.zeros((2, 4), np.int32), "scores": np.zeros(2, np.float32)}
+            taken.append(index)
+            if index == 3:
+                signal.raise_signal(signal.SIGINT)
+
+    taken: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        write_rows(tmp_path / "train.h5", [str(index) for index in range(9)], parts(), {"format": "proposals"})
+    assert taken == [0, 1, 2, 3] and list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("moment", ["workers start", "parts exist"])
 def test_ctrl_c_is_one_line_and_130(moment: str, whole: Path, voc_root: Path, tmp_path: Path) -> None:
     for attempt in range(5):
@@ -242,6 +268,15 @@ def test_an_image_that_cannot_be_read(whole: Path, own_voc: Path, tmp_path: Path
         first = full["first"][:]
         others = np.r_[0 : first[3], first[4] : first[-1]]
         np.testing.assert_array_equal(found["window"][:], full["window"][:][others])
+
+    names = own_voc / "ImageSets" / "Segmentation" / "train.txt"
+    listed = names.read_text()
+    names.write_text("".join(f"{name}\n" for name in left))  # as the README says: it leaves the list too
+    result = build(skipped, *arguments)
+    assert result.returncode == 0 and result.stderr.count("whole already") == 3, result.stderr
+    names.write_text("".join(f"{name}\n" for name in left[1:]))
+    refused(build(skipped, *arguments), 1, "made for another data set, split list")
+    names.write_text(listed)
 
     path.write_bytes(content)  # mended
     result = build(stopped, *arguments)

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from deconvnet.files import hdf5_written_whole, write_json, write_text, written_whole
+from deconvnet.files import hdf5_written_whole, remove_leftovers, write_json, write_text, written_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 WRITER = """
@@ -58,6 +59,27 @@ def test_hdf5_files_come_back(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5") as file:
         assert file["values"].shape == (300, 70)
     assert os.listdir(tmp_path) == ["a.h5"]
+
+
+def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    gone, others = ".last.999999999.part.pt", [f".last.{os.getpid()}.part.pt", ".last.part.pt", ".last.x.part.pt",
+                                               ".best.999999999.part.pt", "last.pt"]
+    for name in [gone, *others]:
+        (tmp_path / name).touch()
+    remove_leftovers(tmp_path / "last.pt")
+    assert sorted(os.listdir(tmp_path)) == sorted(others)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_waits_for_the_hdf5_file(number: int, tmp_path: Path) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), hdf5_written_whole(tmp_path / "a.h5") as file:
+        file["first"] = np.arange(5)
+        signal.raise_signal(number)
+        file["second"] = np.arange(7)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["first"].shape == (5,) and file["second"].shape == (7,)
+    assert os.listdir(tmp_path) == ["a.h5"] and signal.getsignal(number) is before
 
 
 @pytest.mark.parametrize("size", [0, 100, 2048, 5000, 30_000, 100_000, 160_000])

@@ -140,6 +140,30 @@ def test_keys_that_inference_was_given_are_told(run: Path, capsys: pytest.Captur
     assert "- Otherwise than the recipe: DeconvNet+CRF: crf.iterations = 3\n" in capsys.readouterr().out
 
 
+def test_rows_of_different_networks_are_told(run: Path, capsys: pytest.CaptureFixture) -> None:
+    """Stage 1's network labelled before stage 2's was there; FCN's is the same everywhere."""
+    made = {"fcn8s": (["fcn8s-9"], ["fcn8s"]), "deconvnet-max": (["deconvnet-max-1"], ["stage1"]),
+            "deconvnet-max-fcn": (["deconvnet-max-2", "fcn8s-9"], ["stage2", "fcn8s"])}
+    for folder, (scores, trained) in made.items():
+        score_row(run, folder, VOC_CLASSES, 0)
+        (run / "predictions/val" / folder / "settings.json").write_text(json.dumps({
+            "settings": {"scores": scores},
+            "weights": [f"/some/where/{name}/network.safetensors" for name in trained]}))
+    assert reproduce(run) == 0
+    out = capsys.readouterr().out
+    assert "- Otherwise than the recipe: DeconvNet: weights stage1/network.safetensors\n" in out
+    assert "DeconvNet on deconvnet-max-1; EDeconvNet on deconvnet-max-2\n" in out
+    assert "Rows of different networks" in out and "/some/where" not in out.partition("## Not run")[0]
+
+
+def test_a_recipe_that_lost_a_key_is_refused(run: Path, capsys: pytest.CaptureFixture) -> None:
+    """Else the report would tell the paper's value."""
+    text = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text("".join(line for line in text.splitlines(True) if "count:" not in line))
+    assert reproduce(run) != 0
+    assert "proposals.count" in capsys.readouterr().err
+
+
 def test_other_classes_have_no_paper_columns(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     classes = ["background", "cat", "tree"]
     run = make_run(tmp_path / "own", [f"data.classes=[{','.join(classes)}]"])

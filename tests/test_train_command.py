@@ -113,6 +113,17 @@ def assert_same_network(one: Path, other: Path) -> None:
         assert torch.equal(value, others[name]), name
 
 
+def test_windows_of_another_stage_or_split_are_refused(built, tmp_path, capsys):
+    folder = elsewhere(built, tmp_path / "run")
+    windows = folder / "windows"
+    shutil.copy(windows / "stage1-train.h5", windows / "stage2-train.h5")
+    assert here("--run", folder, "--stage", "2") != 0
+    shutil.copy(windows / "stage1-train.h5", windows / "stage1-val.h5")
+    assert here("--run", folder, "--stage", "1") == 1
+    assert "stage1-val.h5: holds the windows of stage 1, split train; expected stage 1, split val" in (
+        capsys.readouterr().err)
+
+
 def test_killed_and_resumed_as_if_never_stopped(built, tmp_path, monkeypatch):
     """Both stages, from the windows files alone: interrupted by Ctrl-C, killed, resumed; bit-equal weights."""
     built_voc = built.voc_root.rename(built.voc_root.with_name("gone"))

@@ -4,6 +4,7 @@ import csv
 import logging
 import math
 import pickle
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,6 +76,22 @@ def make_training(folder: Path, windows: Rows, recipe: Recipe, iterations: int =
                         order, np.array([1, 2, 9]))
     plan = Plan("stage1", 1, iterations, batch, micro, every, every, 0)
     return Training(make_network("deconvnet", recipe), recipe, recipe.solver, plan, examples, folder, CPU)
+
+
+def test_ctrl_c_in_the_last_iteration_is_not_lost(tmp_path, windows, monkeypatch):
+    """What comes after a training takes long too: BN statistics, FCN's next network."""
+    training = make_training(tmp_path, windows, small_recipe(), 4)
+    iterate = training._iterate
+
+    def interrupted(batches):
+        if training.iteration == 3:
+            signal.raise_signal(signal.SIGINT)
+        return iterate(batches)
+
+    monkeypatch.setattr(training, "_iterate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        training.run()
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["iteration"] == 4
 
 
 def plain_loss(scores: np.ndarray, labels: np.ndarray) -> float:
