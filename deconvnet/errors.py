@@ -1,4 +1,4 @@
-"""The two errors a user may meet; the commands print them as one line, without a traceback."""
+"""The errors a user may meet; the commands print them as one line, without a traceback."""
 
 
 class UserError(Exception):
@@ -8,6 +8,10 @@ class UserError(Exception):
     """
 
     exit_status = 1
+
+
+class UnknownLabel(UserError):
+    """A mask has a label that the class list has not: more likely than not, the list is wrong, not this mask."""
 
 
 class UsageError(UserError):

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from deconvnet.errors import UsageError, UserError
+from deconvnet.errors import UnknownLabel, UsageError, UserError
 
 VOID = 255
 EXIF_ORIENTATION = 0x0112
@@ -101,8 +101,8 @@ class VocFolder:
         mask = read_label_png(path)
         wrong = np.unique(mask[(mask >= len(self.classes)) & (mask != VOID)])
         if wrong.size:
-            raise UserError(f"{path}: label {wrong[0]} is above the last class, {len(self.classes) - 1} "
-                            f"({self.classes[-1]}), and is not void (255); is the class list right?")
+            raise UnknownLabel(f"{path}: label {wrong[0]} is above the last class, {len(self.classes) - 1} "
+                               f"({self.classes[-1]}), and is not void (255); is the class list right?")
         return mask
 
     def read_pair(self, image_id: str) -> tuple[np.ndarray, np.ndarray]:

@@ -83,8 +83,6 @@ def read_result(row: Row, run: Path, split: str, voc_root: Path, classes: list[s
     path = folder / "metrics.json"
     if not path.is_file():
         commands = [evaluate_command(row, run, split, voc_root)]
-        if classes != VOC_CLASSES:
-            commands[0] += ["--classes", "CLASSES.txt"]
         if not folder.is_dir():
             commands.insert(0, infer_command(row, run, split))
         return Result(row, command=" && ".join(f"python {' '.join(command)}" for command in commands))
@@ -98,7 +96,7 @@ def read_result(row: Row, run: Path, split: str, voc_root: Path, classes: list[s
         raise UserError(f"{path}: not what stages.evaluate writes: run it again for this row") from None
     if list(found) != classes:
         raise UserError(f"{path}: scored with the classes {', '.join(found)}; the run's recipe has "
-                        f"{', '.join(classes)}; run stages.evaluate again, with --classes")
+                        f"{', '.join(classes)}; run stages.evaluate again")
     if result.source != split:
         raise UserError(f"{path}: scored on split {result.source!r}, expected {split!r}: run stages.evaluate again")
     return result

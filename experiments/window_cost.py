@@ -73,11 +73,11 @@ def main(options: argparse.Namespace) -> None:
 
 def parse() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = make_parser("experiments.window_cost", __doc__.partition(": ")[2],
+    parser = make_parser("experiments.window_cost", "Measures what windows cost, cut while training or kept in a file.",
                          "python -m experiments.window_cost --voc-root data/VOCdevkit --split val")
-    parser.add_argument("--voc-root", type=Path, required=True)
-    parser.add_argument("--split", default="val")
-    parser.add_argument("--out", type=Path, metavar="FILE.json")
+    parser.add_argument("--voc-root", type=Path, required=True, help="VOC-layout folder")
+    parser.add_argument("--split", default="val", help="list in ImageSets/Segmentation (default: val)")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="JSON file to write")
     return parser
 
 

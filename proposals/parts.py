@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 import cv2
 import numpy as np
 
-from deconvnet.errors import UserError
+from deconvnet.errors import UnknownLabel, UserError
 from deconvnet.files import written_whole
 from deconvnet.progress import progress
 
@@ -41,7 +41,8 @@ def make_parts(folder: Path, image_ids: list[str], work: Callable[[str], Arrays]
             if error is None:
                 continue
             if on_error == "stop":
-                raise UserError(f"{error} (image {image_id}; --on-error skip leaves such images out)")
+                hint = "" if isinstance(error, UnknownLabel) else "; --on-error skip leaves such images out"
+                raise UserError(f"{error} (image {image_id}{hint})")
             log.warning("left out: %s (image %s)", error, image_id)
             skipped.add(image_id)
     if skipped:

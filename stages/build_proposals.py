@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from deconvnet.errors import UsageError, UserError
+from deconvnet.errors import UnknownLabel, UsageError, UserError
 from deconvnet.files import remove_leftovers
 from deconvnet.recipe import Recipe, recipe_to_dict
 from deconvnet.voc import VocFolder
@@ -26,6 +26,8 @@ from stages.cli import make_parser, run_command
 from stages.run_folder import RunFolder, add_run_arguments, default_workers, open_run
 
 log = logging.getLogger(__name__)
+
+MASKS_LOOKED_AT = 100  # of a split, before the work begins
 
 
 @dataclass
@@ -176,6 +178,17 @@ def _build(run: RunFolder, path: Path, split: str, work, attributes: dict, shape
         log.info("windows by class: %s", ", ".join(f"{name} {count}" for name, count in named if count))
 
 
+def _check_some_masks(voc: VocFolder, image_ids: list[str]) -> None:
+    """Raises UnknownLabel when some of the masks have labels that the class list has not."""
+    for image_id in image_ids[::max(1, len(image_ids) // MASKS_LOOKED_AT)]:
+        try:
+            voc.read_mask(image_id)
+        except UnknownLabel:
+            raise
+        except UserError:  # a broken file: --on-error says what becomes of it
+            continue
+
+
 def main(options: argparse.Namespace) -> None:
     """Proposals where a stage needs them, then windows, for each split and stage asked for."""
     if options.workers < 0:
@@ -185,7 +198,9 @@ def main(options: argparse.Namespace) -> None:
     splits = options.split or [data.train_split, data.val_split]
     stages = {"1": (1,), "2": (2,), "both": (1, 2), "none": ()}[options.stage]
     for split in splits:
-        run.voc().image_ids(split)  # a missing list is an error before hours of work
+        ids = run.voc().image_ids(split)  # a missing list is an error before hours of work, and so is a wrong one
+        if stages:
+            _check_some_masks(run.voc(), ids)
     for split in splits:
         # Inference needs the proposals of the validation split whatever the stage.
         if stages != (1,) or split != data.train_split:
@@ -197,7 +212,7 @@ def main(options: argparse.Namespace) -> None:
 def parse() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = make_parser(
-        "stages.build_proposals", __doc__.partition(": ")[2],
+        "stages.build_proposals", "Makes proposals and windows of a split: HDF5 files in the run folder.",
         "python -m stages.build_proposals --run runs/voc --recipe paper --voc-root data/VOCdevkit --stage both",
     )
     add_run_arguments(parser)

@@ -265,7 +265,7 @@ def main(options: argparse.Namespace) -> None:
 
 def parse() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = make_parser("stages.infer", __doc__.partition(": ")[2],
+    parser = make_parser("stages.infer", "Labels a split or any images: DeconvNet, FCN or both, with or without CRF.",
                          "python -m stages.infer --run runs/voc --aggregate max --ensemble fcn --crf\n"
                          "  python -m stages.infer --run runs/voc --images photo.jpg holiday/ --overlay --out labelled")
     add_run_arguments(parser)
@@ -284,7 +284,8 @@ def parse() -> argparse.ArgumentParser:
                         help="structured-edge model, where no proposals file is at hand")
     parser.add_argument("--overlay", action="store_true", help="write the labels blended with the image too")
     parser.add_argument("--out", type=Path, metavar="FOLDER",
-                        help="where label maps go (default: in the run, predictions/SPLIT, or labelled for --images)")
+                        help="where label maps go, in a folder named after the row, deconvnet-max-crf say (default: in "
+                             "the run, predictions/SPLIT, or labelled for --images)")
     parser.add_argument("--workers", type=int, default=default_workers(), help="CRF processes (default: one a core)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
     return parser

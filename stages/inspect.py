@@ -182,7 +182,8 @@ def main(options: argparse.Namespace) -> None:
 
 def parse() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = make_parser("stages.inspect", __doc__.partition(": ")[2],
+    parser = make_parser("stages.inspect",
+                         "Shows the network as the paper's Table 2, a recipe with its origins, or what a file holds.",
                          "python -m stages.inspect network --recipe paper\n"
                          "  python -m stages.inspect runs/default/stage2/last.pt")
     parser.add_argument("what", metavar="network|recipe|FILE",

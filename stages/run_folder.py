@@ -101,7 +101,7 @@ def open_run(options: argparse.Namespace, free_keys: tuple[str, ...] = (), needs
         if fixed:
             before, after = changed[fixed[0]]
             raise UsageError(f"{root}: this run's recipe has {fixed[0]} = {before!r}, not {after!r}; use another --run "
-                             "folder for another recipe")
+                             "folder for another recipe (proposals and windows can be copied there)")
         recipe = new
     else:
         own = saved.is_file() and not options.recipe
@@ -152,7 +152,9 @@ def _voc_root(options: argparse.Namespace, root: Path, needed: bool) -> Path | N
             raise UserError(f"{recorded}: damaged: no voc_root in it; remove the file and give --voc-root")
         known = Path(value)
     if options.voc_root:
-        if known and known.is_dir() and options.voc_root.resolve() != known:  # gone: it was moved; lists are compared
+        given = options.voc_root.resolve()
+        same = known in (given, given.parent) or (known and known.parent == given)  # .../VOCdevkit or .../VOC2012 in it
+        if known and known.is_dir() and not same:  # gone: it was moved; lists are compared
             raise UsageError(f"{root}: this run's data set is {known}, not {options.voc_root}; use another --run "
                              "folder")
         return options.voc_root

@@ -237,11 +237,13 @@ def choose_device(name: str) -> torch.device:
 
 def parse() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = make_parser("stages.train", __doc__.partition(": ")[2],
+    parser = make_parser("stages.train", "Trains stage 1, stage 2, or FCN, from a run's windows or images.",
                          "python -m stages.train --run runs/voc --stage 1 --vgg16 data/vgg16-397923af.pth")
     add_run_arguments(parser)
     parser.add_argument("--stage", type=int, choices=(1, 2), help="DeconvNet's stage")
-    parser.add_argument("--model", choices=("deconvnet", "fcn8s", "fcn16s", "fcn32s"), default="deconvnet")
+    parser.add_argument("--model", choices=("deconvnet", "fcn8s", "fcn16s", "fcn32s"), default="deconvnet",
+                        help="fcn8s trains fcn32s and fcn16s first where the recipe's fcn.staged says so "
+                             "(default: deconvnet)")
     parser.add_argument("--vgg16", type=Path, metavar="FILE", help="torchvision's VGG16 weights, to start from")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")

@@ -294,6 +294,19 @@ def test_bad_masks_stop_it_by_name(own_voc: Path, tmp_path: Path) -> None:
     refused(build(tmp_path / "run", *arguments), 1, path, "no such mask")
 
 
+def test_a_class_list_that_lacks_a_class_costs_nothing(own_voc: Path, tmp_path: Path) -> None:
+    """It is told before the proposals are made, and leaving out every image that has the class is no advice."""
+    path = own_voc / "SegmentationClass" / "train_000005.png"
+    mask = np.array(Image.open(path))
+    mask[:20, :20] = 21
+    Image.fromarray(mask).save(path)
+    for on_error in ("stop", "skip"):
+        result = build(tmp_path / "run", *SETTINGS, "--voc-root", own_voc, "--split", "train", "--workers", 0,
+                       "--on-error", on_error)
+        refused(result, 1, path, "label 21 is above the last class, 20", "is the class list right?")
+        assert "skip leaves" not in result.stderr and not list((tmp_path / "run").rglob("*.npz"))
+
+
 def test_wrong_use(voc_root: Path, tmp_path: Path) -> None:
     run, voc = tmp_path / "run", ("--voc-root", voc_root)
     refused(build(run, *voc, "--set", "windows.enlage=2"), 2, "windows.enlage", "windows.enlarge")

@@ -207,7 +207,7 @@ def test_errors_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     refused("ROW=FILE", run, "--server-result", "server.csv")
     path = run / "predictions/val/fcn8s/metrics.json"
     score_row(run, "fcn8s", ["background", "cat"], 0)
-    refused("--classes", run)
+    refused("run stages.evaluate again", run)
     for content, word in (("{", "run it again"), ("[]", "run it again"), ('{"split": "val"}', "run it again")):
         path.write_text(content)
         refused(word, run)

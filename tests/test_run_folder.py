@@ -40,8 +40,17 @@ def test_a_run_remembers_recipe_and_data(made, monkeypatch, tmp_path):
     with pytest.raises(UsageError, match=r"solver\.lr = 0\.1, not 0\.5; use another --run"):
         opened("--run", made, "--set", "solver.lr=0.5")
     assert opened("--run", made, "--set", "solver.lr=0.5", free_keys=("solver.",)).recipe.solver.lr == 0.5
+    (tmp_path / "other" / "JPEGImages").mkdir(parents=True)
     with pytest.raises(UsageError, match="this run's data set is"):
-        opened("--run", made, "--voc-root", tmp_path)
+        opened("--run", made, "--voc-root", tmp_path / "other")
+
+
+def test_a_data_set_goes_by_two_names(tmp_path):
+    """data/VOCdevkit, or data/VOCdevkit/VOC2012 in it."""
+    (tmp_path / "kit" / "VOC2012" / "JPEGImages").mkdir(parents=True)
+    for folder in ("kit", "kit/VOC2012", "kit"):
+        run = opened("--run", tmp_path / "run", "--voc-root", tmp_path / folder, begins=True)
+        assert run.voc().root == tmp_path / "kit" / "VOC2012"
 
 
 def test_a_mistyped_folder_is_no_new_run(tmp_path, monkeypatch):
