@@ -384,7 +384,7 @@ def _check(recipe: Recipe, source: str) -> None:
         if least is not None and not value >= least:
             raise UsageError(f"{source}: recipe key {name} is {value}; expected at least {least:g}")
         if most is not None and not value <= most:
-            raise UsageError(f"{source}: recipe key {name} is {value}; expected at most {most:g}")
+            raise UsageError(f"{source}: recipe key {name} is {value}; expected at most {most}")
     lengths = {"train.iterations": 2, "solver.lr_step": 2, "fcn.iterations": 3}
     for name, length in lengths.items():
         value = recipe_keys(recipe)[name][0]

@@ -45,5 +45,5 @@ def test_help_ends_with_an_example_that_the_command_takes(module: str) -> None:
 @pytest.mark.parametrize("module, arguments", calls((REPOSITORY / "README.md").read_text()))
 def test_every_command_of_the_readme_is_one_that_exists(module: str, arguments: str) -> None:
     assert module in COMMANDS
-    given = [word for word in shlex.split(arguments) if not word.startswith("$")]
+    given = [word for word in shlex.split(arguments, comments=True) if not word.startswith("$")]
     parser_of(module).parse_args([word for word in given if word != "..."])

@@ -45,6 +45,7 @@ def another_value(name: str) -> object:
         "train.micro_batch": 32,
         "fcn.batch": 40,
         "fcn.micro_batch": 4,
+        "seed": 7,
     }
     if name in by_hand:
         return by_hand[name]
@@ -199,6 +200,7 @@ def test_wrong_types_name_the_key(override: str, name: str) -> None:
     ("windows.stage2_overlap=50", ("windows.stage2_overlap", "at most 1")),
     ("proposals.alpha=1", ("proposals.alpha", "at most 0.99")),
     ("proposals.beta=7", ("proposals.beta", "at most 1")),
+    ("seed=9223372036854775808", ("seed", "at most 9223372036854775807")),
     ("train.micro_batch=1", ("train.micro_batch", "at least 2")),
 ])
 def test_wrong_values_say_what_is_right(override: str, words: tuple[str, ...]) -> None:
