@@ -24,6 +24,7 @@ from deconvnet.metrics import ConfusionMatrix
 from deconvnet.progress import progress
 from deconvnet.recipe import Recipe, Runtime, Solver, recipe_difference, recipe_to_dict
 from deconvnet.solver import Descent
+from deconvnet.trace import Trace
 from deconvnet.voc import VOID
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class Plan:
 
 
 class Training:
-    """One training in one folder: last.pt, best.pt, log.csv, TensorBoard events."""
+    """One training in one folder: last.pt, best.pt, log.csv, trace.json, TensorBoard events."""
 
     def __init__(self, model: nn.Module, recipe: Recipe, solver: Solver, plan: Plan, examples: Examples, folder: Path,
                  device: torch.device) -> None:
@@ -71,6 +72,8 @@ class Training:
         self.iteration = 0
         self.best = -1.0
         self.origin = "random numbers, not ImageNet weights"  # what the weights started from, for the record
+        self.start_file: Path | None = None  # where they were read
+        self.trace = Trace(folder / "trace.json", self.descent.optimizer)
         self.batch_rows = torch.empty(0, dtype=torch.int64)  # of the last iteration, for messages
 
     @property
@@ -86,6 +89,7 @@ class Training:
         self.model.load_state_dict(content["model"])
         self.descent.load_state(content["descent"])
         self.iteration, self.best, self.origin = content["iteration"], content["best"], content["origin"]
+        self.start_file = self.last
         torch.set_rng_state(content["random"].cpu())
         if "random_cuda" in content and self.device.type == "cuda":
             torch.cuda.set_rng_state(content["random_cuda"].cpu(), self.device)
@@ -98,13 +102,14 @@ class Training:
     def run(self) -> None:
         """Trains up to plan.iterations. Raises UserError when the loss is not finite; last.pt is then still good."""
         plan = self.plan
+        self.trace.begin(self)
         if self.iteration >= plan.iterations:
             log.info("%s: all %d iterations are done", plan.name, plan.iterations)
             return
-        order = self.examples.order(self.iteration * plan.batch, plan.iterations * plan.batch)
+        order = self.trace.drawn(self.examples.order(self.iteration * plan.batch, plan.iterations * plan.batch))
         batches = load(self.examples.training, order, plan.micro_batch, plan.workers)
         self.model.train()
-        for path in (self.last, self.folder / "best.pt"):
+        for path in (self.last, self.folder / "best.pt", self.trace.path):
             remove_leftovers(path)
         rows = _LogFile(self.folder / "log.csv", self.iteration)
         board = SummaryWriter(str(self.folder), purge_step=self.iteration + 1)
@@ -143,6 +148,7 @@ class Training:
             pictures, labels = to_device(pictures, labels, self.recipe.runtime, self.device)
             with autocast(self.recipe.runtime, self.device):
                 scores = self.forward(pictures)
+            self.trace.passed(pictures, labels, rows, scores, self.model)
             loss = pixel_loss(scores, labels)
             (loss / self.accumulation).backward()
             losses = losses + loss.detach() / self.accumulation
@@ -164,7 +170,8 @@ class Training:
 
     def _validate(self) -> dict[str, float]:
         found = validate(self.model, self.examples.validation, self.examples.validation_rows, self.plan.micro_batch,
-                         self.plan.workers, self.recipe, self.device)
+                         self.plan.workers, self.recipe, self.device, self.trace.validating)
+        self.trace.write()
         accuracy = found["validation_accuracy"]
         log.info("%s %d: validation loss %.3f, pixel accuracy %.4f, mean IoU %.4f, rate %g", self.plan.name,
                  self.iteration, found["validation_loss"], accuracy, found["validation_mean_iou"], self.descent.rate)
@@ -229,16 +236,21 @@ def prepare(model: nn.Module, runtime: Runtime, device: torch.device) -> nn.Modu
 
 @torch.no_grad()
 def validate(model: nn.Module, examples: WindowCrops | ImageCanvases, rows: np.ndarray, batch: int, workers: int,
-             recipe: Recipe, device: torch.device) -> dict[str, float]:
-    """Loss, pixel accuracy and mean IoU on validation examples, with BN's running statistics."""
+             recipe: Recipe, device: torch.device, look: Callable[..., None] | None = None) -> dict[str, float]:
+    """Loss, pixel accuracy and mean IoU on validation examples, with BN's running statistics.
+
+    look: is shown each batch: pictures and labels as the network gets them, rows, the network.
+    """
     was_training = model.training
     model.eval()
     classes = len(recipe.data.classes)
     counts = torch.zeros(classes * classes, dtype=torch.int64, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
     pixels = torch.zeros((), dtype=torch.int64, device=device)
-    for pictures, labels, _ in load(examples, [(0, int(row)) for row in rows], batch, workers):
+    for pictures, labels, seen in load(examples, [(0, int(row)) for row in rows], batch, workers):
         pictures, labels = to_device(pictures, labels, recipe.runtime, device)
+        if look:
+            look(pictures, labels, seen, model)
         with autocast(recipe.runtime, device):
             scores = model(pictures)
         valid = labels != VOID

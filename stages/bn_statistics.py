@@ -35,9 +35,9 @@ def main(options: argparse.Namespace) -> None:
                          "stages.infer takes it as it is")
     device = choose_device(options.device)
     training = window_crops(run, stage, recipe.data.train_split, True)
-    measure(run, prepare(model, recipe.runtime, device), training, stage, device)
+    done = measure(run, prepare(model, recipe.runtime, device), training, stage, device)
     origin = metadata.get("origin", {"file": metadata.get("source", weights.name)})
-    origin |= {"bn_statistics": {"stage": stage, "commit": git_commit(), **run.recipe_keys("bn_statistics.")}}
+    origin |= {"bn_statistics": {"stage": stage, "commit": git_commit(), **run.recipe_keys("bn_statistics."), **done}}
     to = options.to or weights
     save_network(model, to, KIND, recipe, "measured", origin)
     log.info("%s: BN statistics over %d batches of %d windows of stage %d", to, recipe.bn_statistics.batches,

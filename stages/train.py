@@ -5,6 +5,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,18 +100,19 @@ def train_stage(run: RunFolder, stage: int, vgg16: Path | None, resume: bool, de
     model = prepare(make_network("deconvnet", recipe), recipe.runtime, device)
     training = Training(model, recipe, recipe.solver, plan, examples, run.training(plan.name), device)
     if not _begin(training, resume):
-        training.origin = _start_stage(run, model, stage, vgg16, device)
+        training.origin, training.start_file = _start_stage(run, model, stage, vgg16, device)
         log.info("%s starts from %s", plan.name, training.origin)
     elif _is_done(run, training):
         return
     training.run()
     if recipe.network.batch_norm:
-        measure(run, model, examples.training, stage, device)
+        training.trace.add(bn_statistics=measure(run, model, examples.training, stage, device))
     _save_final(run, training, "deconvnet", "measured" if recipe.network.batch_norm else "none")
 
 
-def _start_stage(run: RunFolder, model: torch.nn.Module, stage: int, vgg16: Path | None, device: torch.device) -> str:
-    """Gives a stage the weights that it starts from; says which."""
+def _start_stage(run: RunFolder, model: torch.nn.Module, stage: int, vgg16: Path | None,
+                 device: torch.device) -> tuple[str, Path | None]:
+    """Gives a stage the weights that it starts from; says which, and their file."""
     if stage == 2 and run.recipe.train.stage2_from != "nothing":
         if vgg16:
             raise UsageError("--vgg16 is for stage 1: stage 2 starts from stage 1's checkpoint")
@@ -122,21 +124,22 @@ def _start_stage(run: RunFolder, model: torch.nn.Module, stage: int, vgg16: Path
                              f"stages.train --run {run.root} --stage 1 --resume` finishes it")
         content = load_checkpoint(start, run.recipe, device)
         model.load_state_dict(content["model"])
-        return f"stage 1's {start.name}, iteration {content['iteration']}"
+        return f"stage 1's {start.name}, iteration {content['iteration']}", start
     if vgg16:
         start_from_vgg16(model, vgg16)
-        return f"ImageNet weights of {vgg16.name}"
-    return "random numbers, not ImageNet weights (no --vgg16 file)"
+        return f"ImageNet weights of {vgg16.name}", vgg16
+    return "random numbers, not ImageNet weights (no --vgg16 file)", None
 
 
-def measure(run: RunFolder, model: torch.nn.Module, training: WindowCrops, stage: int, device: torch.device) -> None:
-    """Measures BN statistics over a stage's training windows, as the recipe says."""
+def measure(run: RunFolder, model: torch.nn.Module, training: WindowCrops, stage: int,
+            device: torch.device) -> dict[str, Any]:
+    """Measures BN statistics over a stage's training windows, as the recipe says; returns what was really done."""
     recipe, keys = run.recipe, run.recipe.bn_statistics
     windows = WindowCrops(training.rows, training.voc, recipe, True, (recipe.seed, MEASURE_CROP, stage))
     order = positions(training.rows.columns["class_index"], recipe.windows.balance, (recipe.seed, MEASURE_ORDER, stage),
                       0, keys.batches * keys.batch)
-    measure_bn_statistics(model, load(windows, order, keys.batch, recipe.train.workers), keys.batches, keys.variance,
-                          recipe.runtime, device)
+    return measure_bn_statistics(model, load(windows, order, keys.batch, recipe.train.workers), keys.batches,
+                                 keys.variance, recipe.runtime, device)
 
 
 def train_fcn(run: RunFolder, stride: int, vgg16: Path | None, resume: bool, device: torch.device) -> None:
@@ -154,10 +157,10 @@ def train_fcn(run: RunFolder, stride: int, vgg16: Path | None, resume: bool, dev
             if one != strides[0]:
                 before = run.training(f"fcn{2 * one}s") / "last.pt"
                 fcn_from_shallower(model, load_checkpoint(before, recipe, device)["model"])
-                training.origin = f"FCN-{2 * one}s's {before.name}"
+                training.origin, training.start_file = f"FCN-{2 * one}s's {before.name}", before
             elif vgg16:
                 start_from_vgg16(model, vgg16)
-                training.origin = f"ImageNet weights of {vgg16.name}"
+                training.origin, training.start_file = f"ImageNet weights of {vgg16.name}", vgg16
             log.info("%s starts from %s", kind, training.origin)
         elif _is_done(run, training):
             continue
