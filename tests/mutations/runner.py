@@ -1,0 +1,181 @@
+"""Runs tests on mutated copies of the tree, and keeps what was found."""
+
+import hashlib
+import json
+import os
+import queue
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event, Lock
+
+from deconvnet.errors import UserError
+from deconvnet.files import write_json
+
+from .lists import ROOT, Mutation
+
+KILLED, SURVIVED, ERROR = "killed", "SURVIVED", "ERROR"
+BASELINE_LIMIT = 900  # seconds for the tests of an unmutated tree
+SLACK, TIMES = 60, 5  # a mutation hangs after SLACK + TIMES x the unmutated tests' seconds
+
+
+def copy_tree(folder: Path) -> Path:
+    """The files git knows or would add, as they are now, in `folder`/tree, with ../shared where there is one."""
+    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=ROOT, check=True,
+                            capture_output=True, text=True).stdout
+    tree = folder / "tree"
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, tree / name)
+    if (ROOT.parent / "shared").is_dir():
+        (folder / "shared").symlink_to(ROOT.parent / "shared")
+    return tree
+
+
+def run_tests(tree: Path, tests: str, limit: float, stop: Event) -> tuple[int | None, str]:
+    """Pytest's exit status (None when it ran past `limit` seconds) and the last of its output."""
+    # No bytecode files: a mutation as long as the original, made within the same second, would go unseen.
+    environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *shlex.split(tests)]
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, cwd=tree, env=environment, stdin=subprocess.DEVNULL, stdout=output,
+                                   stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            status = _wait(process, limit, stop)
+        finally:
+            _end(process)
+        output.seek(0)
+        lines = output.read().decode(errors="replace").strip().splitlines()
+    return status, "\n".join(lines[-8:])
+
+
+def _wait(process: subprocess.Popen, limit: float, stop: Event) -> int | None:
+    ends = time.monotonic() + limit
+    while time.monotonic() < ends:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        try:
+            return process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            pass
+    return None
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Ends what the tests may have left running, or all of them."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+class Records:
+    """What is already known, by a key that changes with the mutation, the mutated file and the tests."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = Lock()
+        try:
+            self._found: dict[str, dict] = json.loads(path.read_text()) if path.is_file() else {}
+        except ValueError as error:
+            raise UserError(f"{path} is not a JSON file of mutations' results: delete it or name another") from error
+
+    def get(self, key: str) -> dict | None:
+        return self._found.get(key)
+
+    def put(self, key: str, result: dict) -> None:
+        """Keeps a result at once, so that an interrupted run goes on."""
+        with self._lock:
+            self._found[key] = result
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.path, self._found)
+
+
+def key_of(mutation: Mutation, tree: Path) -> str:
+    """A digest of the mutation and of the contents of the mutated file and of its tests."""
+    files = [tree / name for name in (mutation.file, *mutation.test_files())]
+    contents = [path.read_text() for path in files if path.is_file()]
+    parts = (mutation.file, mutation.old, mutation.new, mutation.tests, *contents)
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+class Runner:
+    """Runs tests in the copies, one process a copy."""
+
+    def __init__(self, trees: list[Path], records: Records) -> None:
+        self.records = records
+        self.stop = Event()
+        self._trees: queue.Queue[Path] = queue.Queue()
+        for tree in trees:
+            self._trees.put(tree)
+        self.seconds: dict[str, float] = {}  # of the unmutated tests
+        self.broken: dict[str, str] = {}  # what the unmutated tests say that do not pass
+
+    def baseline(self, tests: str) -> None:
+        """Sees that the tests pass in the unmutated tree."""
+        tree, started = self._trees.get(), time.monotonic()
+        try:
+            status, said = run_tests(tree, tests, BASELINE_LIMIT, self.stop)
+        finally:
+            self._trees.put(tree)
+        self.seconds[tests] = time.monotonic() - started
+        if status != 0:
+            self.broken[tests] = f"the unmutated tests end with {status}: {said.splitlines()[-1] if said else ''}"
+        print(f"{'pass' if status == 0 else 'FAIL':9}{self.seconds[tests]:6.1f} s  unmutated: {tests}", flush=True)
+
+    def mutate(self, mutation: Mutation, key: str) -> dict:
+        """One mutation's result: status, seconds and a note."""
+        known = self.records.get(key)
+        result = known or self._tried(mutation)
+        if result["status"] != ERROR:
+            self.records.put(key, result | {"name": mutation.name})
+        note = (f": {result['note']}" if result["note"] else "") + (" (known)" if known else "")
+        print(f"{result['status']:9}{result['seconds']:6.1f} s  {mutation.area}: {mutation.name}{note}", flush=True)
+        return result
+
+    def _tried(self, mutation: Mutation) -> dict:
+        if mutation.tests in self.broken:
+            return {"status": ERROR, "seconds": 0.0, "note": self.broken[mutation.tests]}
+        tree, started = self._trees.get(), time.monotonic()
+        path = tree / mutation.file
+        original = path.read_text()
+        try:
+            path.write_text(mutation.mutated(tree))
+            status, said = run_tests(tree, mutation.tests, SLACK + TIMES * self.seconds[mutation.tests], self.stop)
+        finally:
+            path.write_text(original)
+            self._trees.put(tree)
+        seconds = round(time.monotonic() - started, 1)
+        if status is None:
+            return {"status": KILLED, "seconds": seconds, "note": "it hangs"}
+        if status in (0, 1):
+            return {"status": KILLED if status else SURVIVED, "seconds": seconds, "note": ""}
+        return {"status": ERROR, "seconds": seconds, "note": f"pytest ends with {status}: {said.splitlines()[-1]}"}
+
+
+def run_mutations(mutations: list[Mutation], jobs: int, known: Path) -> list[dict]:
+    """Runs the tests unmutated, then the mutations, `jobs` at once; one result each, in order.
+
+    known: the JSON file of earlier results, read and added to.
+    """
+    records = Records(known)
+    with tempfile.TemporaryDirectory(prefix="mutations-") as folder, ThreadPoolExecutor(jobs) as pool:
+        trees = [copy_tree(Path(folder) / str(number)) for number in range(jobs)]
+        runner = Runner(trees, records)
+        keys = [key_of(one, trees[0]) for one in mutations]
+        unknown = [one.tests for one, key in zip(mutations, keys, strict=True) if not records.get(key)]
+        try:
+            list(pool.map(runner.baseline, dict.fromkeys(unknown)))
+            return list(pool.map(runner.mutate, mutations, keys))
+        except BaseException:
+            runner.stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
