@@ -7,6 +7,7 @@ training goes on with exactly the examples it would have seen.
 import signal
 from collections import OrderedDict
 from collections.abc import Iterator
+from dataclasses import replace
 
 import cv2
 import h5py
@@ -27,7 +28,8 @@ Example = tuple[Tensor, Tensor, int]  # picture uint8 3 x H x W, labels uint8 H 
 class WindowCrops(Dataset):
     """Windows of a windows file, cropped to the network's input. Asked for by (position, row).
 
-    augment: a random crop and a random horizontal flip [P 6.1], drawn from (seed, position); else the centre crop.
+    augment: a random crop and a random horizontal flip [P 6.1], drawn from (seed, position); else, recipe key
+    train.validate_crop, the centre crop or the whole window, mirrored by a draw from (seed, row).
     Pictures come from the file where it was materialized, else they are cut from the data set's images.
     """
 
@@ -46,6 +48,8 @@ class WindowCrops(Dataset):
 
     def __getitem__(self, item: tuple[int, int]) -> Example:
         position, row = item
+        if not self.augment and self.recipe.train.validate_crop == "whole":
+            return self._whole(row)
         picture, labels = self._stored(row) if self.rows.materialized else self.cut(row)
         spare = self.recipe.windows.warp - self.recipe.network.input
         top = left = spare // 2
@@ -56,8 +60,24 @@ class WindowCrops(Dataset):
             flip = bool(random.integers(2))
         return *crop(picture, labels, int(top), int(left), self.recipe.network.input, flip), row
 
-    def cut(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        """A window cut from its image: picture uint8 S x S x 3 and labels uint8 S x S, S = windows.warp."""
+    def _whole(self, row: int) -> Example:
+        """A validation window as the release sees it [R]: warped straight to the network's input, mirrored or not.
+
+        A materialized window was warped to windows.warp when it was stored: it is warped a second time here.
+        """
+        side = self.recipe.network.input
+        if self.rows.materialized:
+            picture, labels = self._stored(row)
+            all_of_it = np.array([0, 0, self.recipe.windows.warp, self.recipe.windows.warp])
+            keys = replace(self.recipe.windows, warp=side)
+            picture, labels = window_picture(picture, all_of_it, keys), window_labels(labels, all_of_it, side)
+        else:
+            picture, labels = self.cut(row, side)
+        flip = bool(np.random.default_rng([*self.seed, row]).integers(2))
+        return *crop(picture, labels, 0, 0, side, flip), row
+
+    def cut(self, row: int, side: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """A window cut from its image: picture uint8 S x S x 3 and labels uint8 S x S, S = side or windows.warp."""
         image_id = self.rows.image_ids[self.images[row]]
         image, mask, objects = self._image(image_id)
         columns = self.rows.columns
@@ -68,7 +88,7 @@ class WindowCrops(Dataset):
                 raise UserError(f"{self.rows.path}: image {image_id} has other objects than when it was made; make the "
                                 "file again with stages.build_proposals")
             mask = object_labels(mask, objects[number].mask)
-        keys = self.recipe.windows
+        keys = self.recipe.windows if side is None else replace(self.recipe.windows, warp=side)
         return window_picture(image, window, keys), window_labels(mask, window, keys.warp)
 
     def window_id(self, row: int) -> str:

@@ -175,12 +175,18 @@ class Train:
     )
     stage2_from: str = key(
         "best",
-        "stage 2 starts from stage 1's best or last checkpoint; nothing: one-stage training, which the paper argues "
-        "against [P 4.2]",
+        "stage 2 starts from stage 1's best (highest validation accuracy; the paper does not say) or last checkpoint "
+        "[R: its last snapshot]; nothing: one-stage training, which the paper argues against [P 4.2]",
         choices=("best", "last", "nothing"),
     )
     validate_every: int = key(500, "iterations between validations", least=1)
     validate_windows: int = key(1000, "validation windows, drawn once with the seed; 0: all", least=0)
+    validate_crop: str = key(
+        "centre",
+        "what is validated on; centre: the centre crop of the window warped to windows.warp; whole: the window warped "
+        "straight to network.input, mirrored or not by a draw from seed and window [R]",
+        choices=("centre", "whole"),
+    )
     checkpoint_every: int = key(500, "iterations between checkpoints", least=1)
     workers: int = key(4, "data loading processes; 0: in the training process", least=0)
 

@@ -67,7 +67,7 @@ def window_crops(run: RunFolder, stage: int, split: str, augment: bool) -> Windo
     for name, here in run.recipe_keys("windows.", "data.classes", "data.least_object_pixels").items():
         if name != "windows.balance" and made.get(name) != here:  # balancing is the training's, not the file's
             raise UserError(f"{path}: was made with {name} = {made.get(name)!r}, the recipe has {here!r}")
-    return WindowCrops(rows, voc, run.recipe, augment, (run.recipe.seed, CROP, stage))
+    return WindowCrops(rows, voc, run.recipe, augment, (run.recipe.seed, CROP if augment else VALIDATION, stage))
 
 
 def image_examples(run: RunFolder, step: int) -> Examples:

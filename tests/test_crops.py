@@ -121,6 +121,49 @@ def test_validation_takes_the_centre_unflipped(coded_windows, recipe):
     assert {place(examples[position, 1][0]) for position in range(5)} == {(SPARE // 2, SPARE // 2, False)}
 
 
+def mirrored(seed: tuple[int, ...], row: int) -> bool:
+    """The draw that mirrors a validation window, as documented: of (seed, row)."""
+    return np.random.default_rng([*seed, row]).integers(2) == 1
+
+
+def test_validation_on_whole_windows(stage1, voc):
+    """[R] An image's pixels, padded by hand, straight to 32 x 32; the position does not matter."""
+    keys = ["network.input=32", "windows.warp=36", "train.validate_crop=whole", "windows.stage1_labels=all"]
+    examples = WindowCrops(stage1, voc, load_recipe("tiny", keys), False, (7, 2, 1))
+    flips = Counter()
+    for row, (index, (x1, y1, x2, y2)) in enumerate(zip(stage1.image, stage1.columns["window"] + 200, strict=True)):
+        image, mask = voc.read_pair(stage1.image_ids[index])
+        wide = np.stack([np.pad(image[..., c], 200, constant_values=(123, 117, 104)[c]) for c in range(3)], axis=2)
+        expected = cv2.resize(wide[y1:y2, x1:x2], (32, 32), interpolation=cv2.INTER_LINEAR)
+        labels = cv2.resize(np.pad(mask, 200, constant_values=255)[y1:y2, x1:x2], (32, 32),
+                            interpolation=cv2.INTER_NEAREST)
+        flip = mirrored((7, 2, 1), row)
+        if flip:
+            expected, labels = expected[:, ::-1], labels[:, ::-1]
+        for position in (0, 5):
+            found = examples[position, row]
+            np.testing.assert_array_equal(found[0].permute(1, 2, 0), expected)
+            np.testing.assert_array_equal(found[1], labels)
+            assert found[2] == row
+        flips[flip] += 1
+    assert min(flips[True], flips[False]) >= 3
+
+
+def test_validation_on_whole_windows_that_were_materialized(coded_windows, recipe):
+    """The stored 36 x 36 pixels are warped once more: x and y are stretched by 36 / 32, nothing is cut off."""
+    whole = load_recipe("tiny", ["network.input=32", f"windows.warp={WARP}", "train.validate_crop=whole"])
+    examples = WindowCrops(coded_windows, None, whole, False, (0, 1, 2))
+    centres = (np.arange(INPUT) + 0.5) * WARP / INPUT - 0.5
+    for row in range(3):
+        picture, labels, _ = examples[0, row]
+        if mirrored((0, 1, 2), row):
+            picture, labels = picture.flip(2), labels.flip(1)
+        assert np.abs(picture[0].numpy() - centres[None, :]).max() < 0.75  # cv2 rounds weights, then values
+        assert np.abs(picture[1].numpy() - centres[:, None]).max() < 0.75
+        assert (labels == torch.from_numpy(np.floor(np.arange(INPUT) * WARP / INPUT) + 40)).all()
+    assert {mirrored((0, 1, 2), row) for row in range(3)} == {True, False}
+
+
 @pytest.mark.parametrize("flip", [False, True])
 def test_crop_by_loops(flip):
     random = np.random.default_rng(0)

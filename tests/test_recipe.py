@@ -60,22 +60,6 @@ def another_value(name: str) -> object:
     return default + 1 if allowed["most"] is None else default / 2
 
 
-def test_defaults_are_the_papers_values() -> None:
-    paper = {
-        "proposals.count": 2000, "windows.enlarge": 1.2, "windows.shape": "tight", "windows.warp": 250,
-        "windows.stage2_top": 50, "windows.stage2_overlap": 0.5, "windows.stage1_labels": "object",
-        "network.width": 1.0, "network.input": 224, "network.unpooling": "switches", "network.batch_norm": True,
-        "network.deconv_std": 0.01, "solver.lr": 0.01, "solver.momentum": 0.9, "solver.weight_decay": 0.0005,
-        "solver.rate_rule": "plateau", "solver.lr_factor": 0.1, "train.iterations": [20000, 40000], "train.batch": 64,
-        "train.micro_batch": 64, "infer.proposals": 50, "infer.aggregate": "max", "infer.ensemble_rule": "mean",
-        "infer.least_side": 0, "crf.iterations": 10, "crf.bilateral_sxy": 20.0, "crf.bilateral_srgb": 3.0,
-        "crf.bilateral_weight": 5.0, "crf.gaussian_sxy": 3.0, "crf.gaussian_weight": 3.0,
-    }
-    assert {name: DEFAULTS[name] for name in paper} == paper
-    assert len(DEFAULTS["data.classes"]) == 21 and DEFAULTS["data.classes"][15] == "person"
-    assert load_recipe("paper") == Recipe()
-
-
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_recipe_file_says_what_it_says_and_no_more(path: Path) -> None:
     written = dotted(yaml.safe_load(path.read_text()))

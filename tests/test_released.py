@@ -35,6 +35,8 @@ DIFFERENCES = {
     "solver.decay_over_accumulation": (False, True, "tests/test_solver.py::test_each_key_tells"),
     "solver.momentum_rule": ("torch", "caffe", "tests/test_solver.py::test_each_key_tells"),
     "train.micro_batch": (64, 8, f"{HERE}::test_bn_normalises_over_a_pass"),
+    "train.stage2_from": ("best", "last", "tests/test_train_command.py::test_killed_and_resumed_as_if_never_stopped"),
+    "train.validate_crop": ("centre", "whole", "tests/test_crops.py::test_validation_on_whole_windows"),
     "bn_statistics.variance": ("unbiased", "biased",
                                "tests/test_bn_statistics.py::test_means_over_batches_as_in_numpy"),
     "infer.least_side": (0, 112, "tests/test_scoring.py::test_small_windows_are_skipped_before_the_first_are_taken"),

@@ -1,0 +1,112 @@
+"""Every default of the recipe, held to where it comes from.
+
+P: the paper, with its section. R: the authors' release, where the paper is silent. Long: Long, Shelhamer, Darrell,
+CVPR 2015, for VGG16. Zitnick: EdgeBoxes' own defaults, which OpenCV has too. torch, library: a library's default. ours:
+nobody says, so it is held to what the README says and the recorded results were made with.
+"""
+
+import pytest
+
+from deconvnet.recipe import Recipe, load_recipe, recipe_to_dict
+
+VOC = ("background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
+       "pottedplant sheep sofa train tvmonitor")  # the devkit's order
+SOURCES = {
+    "name": ("paper", "ours"),
+    "seed": (0, "ours"),
+    "data.classes": (VOC.split(), "P 6.1: PASCAL VOC 2012, 20 classes and background"),
+    "data.train_split": ("train_aug", "P 6.1: VOC 2012's and SBD's, the list of merge_sbd"),
+    "data.val_split": ("val", "P 6.1: validation images of VOC 2012"),
+    "data.least_object_pixels": (16, "ours"),
+    "proposals.edges": ("auto", "ours"),
+    "proposals.count": (2000, "P 6.1: 2,000 object proposals an image"),
+    "proposals.alpha": (0.65, "Zitnick"),
+    "proposals.beta": (0.75, "Zitnick"),
+    "proposals.eta": (1.0, "Zitnick"),
+    "proposals.min_score": (0.01, "Zitnick"),
+    "windows.enlarge": (1.2, "P 6.1: extended 1.2 times larger"),
+    "windows.shape": ("tight", "P 6.1: the tight box is extended"),
+    "windows.outside": ("mean", "ours"),
+    "windows.warp": (250, "P 6.1: 250 x 250"),
+    "windows.resize": ("linear", "R: cv::resize without antialiasing"),
+    "windows.stage1_labels": ("object", "P 4.2: all other pixels are background"),
+    "windows.stage2_top": (50, "P 6.1: top 50 proposals"),
+    "windows.stage2_overlap": (0.5, "P 4.2: IoU of 0.5 or more"),
+    "windows.stage2_order": ("overlap_first", "ours: the sources leave it open"),
+    "windows.stage2_with_stage1": (True, "inferred: stage 2's data is stage 1's together with the proposals"),
+    "windows.balance": ("repeat", "P 6.1: redundant examples for rare classes"),
+    "windows.encoding": ("png", "ours: lossless"),
+    "network.width": (1.0, "P Table 2"),
+    "network.input": (224, "P Table 2"),
+    "network.unpooling": ("switches", "P 3.2.1"),
+    "network.batch_norm": (True, "P 4.1"),
+    "network.bn_eps": (1e-5, "torch"),
+    "network.bn_shift": (0.0, "torch"),
+    "network.deconv_std": (0.01, "R: N(0, 0.01); P 6.1 says zero-mean Gaussians"),
+    "network.conv_std": (0.0, "ours: He's, where no VGG16 file fills a layer"),
+    "solver.lr": (0.01, "P 6.1"),
+    "solver.momentum": (0.9, "P 6.1"),
+    "solver.weight_decay": (0.0005, "P 6.1"),
+    "solver.decay_over_accumulation": (False, "P 6.1: the decay is 0.0005"),
+    "solver.momentum_rule": ("torch", "torch"),
+    "solver.bias_lr": (2.0, "R"),
+    "solver.bias_decay": (0.0, "R"),
+    "solver.rate_rule": ("plateau", "P 6.1: reduced when validation accuracy stops improving"),
+    "solver.lr_factor": (0.1, "P 6.1: by an order of magnitude"),
+    "solver.lr_step": ([9000, 10000], "R: stage 1, stage 2"),
+    "solver.lr_patience": (4, "ours"),
+    "train.iterations": ([20000, 40000], "P 6.1: 20K and 40K"),
+    "train.batch": (64, "P 6.1"),
+    "train.micro_batch": (64, "P 4.1, 6.1: BN over the mini-batch"),
+    "train.stage2_from": ("best", "ours: the paper does not say"),
+    "train.validate_every": (500, "ours"),
+    "train.validate_windows": (1000, "ours"),
+    "train.validate_crop": ("centre", "ours: the paper does not say"),
+    "train.checkpoint_every": (500, "ours"),
+    "train.workers": (4, "ours"),
+    "bn_statistics.batches": (501, "R"),
+    "bn_statistics.batch": (28, "R"),
+    "bn_statistics.variance": ("unbiased", "torch"),
+    "fcn.width": (1.0, "Long: VGG16"),
+    "fcn.canvas": (500, "R: zero-padded to 500 x 500"),
+    "fcn.fc6_kernel": (7, "Long: VGG16's fc6"),
+    "fcn.batch_norm": (False, "Long"),
+    "fcn.staged": (True, "Long: 32s, then 16s, then 8s"),
+    "fcn.iterations": ([20000, 10000, 10000], "ours"),
+    "fcn.batch": (20, "Long: 20 images"),
+    "fcn.micro_batch": (1, "ours"),
+    "fcn.lr": (1e-4, "Long: 1e-4 for FCN-VGG16"),
+    "fcn.momentum": (0.9, "Long"),
+    "fcn.weight_decay": (5e-4, "Long: 5e-4"),
+    "fcn.validate_images": (200, "ours"),
+    "runtime.precision": ("fp32", "ours"),
+    "runtime.channels_last": (False, "ours"),
+    "runtime.compile": (False, "ours"),
+    "infer.proposals": (50, "P 6.1: the top 50"),
+    "infer.least_side": (0, "P: not mentioned, so none is skipped"),
+    "infer.resize": ("bilinear", "ours: OpenCV's"),
+    "infer.aggregate": ("max", "P eq. 1"),
+    "infer.outside": ("zero_padding", "P 5.1"),
+    "infer.ensemble_rule": ("mean", "P 5.2"),
+    "infer.window_batch": (50, "ours"),
+    "infer.score_type": ("float16", "ours: what the README's 8 MB an image is reckoned with"),
+    "crf.gaussian_sxy": (3.0, "R"),
+    "crf.gaussian_weight": (3.0, "R"),
+    "crf.bilateral_sxy": (20.0, "R"),
+    "crf.bilateral_srgb": (3.0, "R"),
+    "crf.bilateral_weight": (5.0, "R"),
+    "crf.iterations": (10, "R"),
+    "crf.normalization": ("symmetric", "library: pydensecrf's"),
+}
+DEFAULTS = recipe_to_dict(Recipe())
+
+
+def test_no_key_is_without_a_source() -> None:
+    assert DEFAULTS.keys() == SOURCES.keys()
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_default_is_its_sources(name: str) -> None:
+    value, _ = SOURCES[name]
+    assert DEFAULTS[name] == value and type(DEFAULTS[name]) is type(value)
+    assert recipe_to_dict(load_recipe("paper"))[name] == value
