@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from deconvnet.progress import progress
 from deconvnet.recipe import Runtime
-from deconvnet.trace import bn_modes, digest
+from deconvnet.trace import bn_modes, digest, kind
 from deconvnet.training import autocast, to_device
 
 
@@ -47,8 +47,7 @@ def measure_bn_statistics(model: nn.Module, batches: Iterable[tuple[Tensor, Tens
             with autocast(runtime, device):
                 scores = model(pictures)
             if not done["batches"]:
-                done |= {"pictures": digest(pictures), "scores": str(scores.dtype).removeprefix("torch."),
-                         "bn": bn_modes(model)}
+                done |= {"pictures": digest(pictures), "scores": kind(scores), "bn": bn_modes(model)}
             done["sizes"] = sorted({*done["sizes"], len(pictures)})
             done["batches"] += 1
     except BaseException:

@@ -43,6 +43,11 @@ def state_digests(model: nn.Module) -> dict[str, Any]:
     return {"all": hashlib.sha256(repr(sorted(each.items())).encode()).hexdigest()[:16], "tensors": each}
 
 
+def kind(values: Tensor) -> str:
+    """A tensor's type: 'float32', 'bfloat16', ..."""
+    return str(values.dtype).removeprefix("torch.")
+
+
 def bn_modes(model: nn.Module) -> dict[str, int]:
     """How many BN layers a network has, and how many of them are in training mode."""
     layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -119,15 +124,15 @@ class Trace:
                 "windows": [self._window_id(row) for row in rows.tolist()],
                 "pictures": digest(pictures),
                 "labels": digest(labels),
-                "scores": str(scores.dtype).removeprefix("torch."),
+                "scores": kind(scores),
                 "bn": bn_modes(model),
             })
 
-    def validating(self, pictures: Tensor, labels: Tensor, rows: Tensor, model: nn.Module) -> None:
+    def validating(self, pictures: Tensor, labels: Tensor, rows: Tensor, scores: Tensor, model: nn.Module) -> None:
         """Notes the batches of a start's first validation."""
         if "validation" not in self.start:
             self.start["validation"] = {"iteration": self.iteration, "batch": len(rows), "pictures": digest(pictures),
-                                        "labels": digest(labels), "bn": bn_modes(model)}
+                                        "labels": digest(labels), "scores": kind(scores), "bn": bn_modes(model)}
         told = self.start["validation"]
         if told["iteration"] == self.iteration:
             self._validated = torch.cat([self._validated, rows])

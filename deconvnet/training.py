@@ -239,7 +239,7 @@ def validate(model: nn.Module, examples: WindowCrops | ImageCanvases, rows: np.n
              recipe: Recipe, device: torch.device, look: Callable[..., None] | None = None) -> dict[str, float]:
     """Loss, pixel accuracy and mean IoU on validation examples, with BN's running statistics.
 
-    look: is shown each batch: pictures and labels as the network gets them, rows, the network.
+    look: is shown each batch: pictures and labels as the network gets them, rows, scores, the network.
     """
     was_training = model.training
     model.eval()
@@ -249,10 +249,10 @@ def validate(model: nn.Module, examples: WindowCrops | ImageCanvases, rows: np.n
     pixels = torch.zeros((), dtype=torch.int64, device=device)
     for pictures, labels, seen in load(examples, [(0, int(row)) for row in rows], batch, workers):
         pictures, labels = to_device(pictures, labels, recipe.runtime, device)
-        if look:
-            look(pictures, labels, seen, model)
         with autocast(recipe.runtime, device):
             scores = model(pictures)
+        if look:
+            look(pictures, labels, seen, scores, model)
         valid = labels != VOID
         loss += pixel_loss(scores, labels).double() * valid.sum()
         pixels += valid.sum()
