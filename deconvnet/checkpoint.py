@@ -12,7 +12,7 @@ from deconvnet.recipe import Recipe, recipe_difference, recipe_to_dict
 FORMAT = "deconvnet-checkpoint-1"
 # What may differ between a checkpoint and the run that goes on with it: it does not change what is computed up to here.
 FREE_KEYS = ("name", "runtime.", "infer.", "crf.", "bn_statistics.", "train.workers", "train.stage2_from",
-             "train.checkpoint_every")
+             "train.checkpoint_every", "train.iterations", "fcn.iterations")
 
 
 def save_checkpoint(path: Path, recipe: Recipe, content: dict[str, Any]) -> None:

@@ -86,6 +86,9 @@ class Training:
         content = load_checkpoint(self.last, self.recipe, self.device)
         if content["training"] != self.plan.name:
             raise UserError(f"{self.last}: a checkpoint of {content['training']}; expected one of {self.plan.name}")
+        if content["iteration"] > self.plan.iterations:
+            raise UserError(f"{self.last}: {content['iteration']} iterations are done, more than the recipe's "
+                            f"{self.plan.iterations}: set as many or more, or use another --run folder")
         self.model.load_state_dict(content["model"])
         self.descent.load_state(content["descent"])
         self.iteration, self.best, self.origin = content["iteration"], content["best"], content["origin"]

@@ -8,6 +8,8 @@ from typing import Any
 from deconvnet.errors import UsageError, UserError
 from deconvnet.files import read_json
 from deconvnet.recipe import Recipe, load_recipe
+from stages.run_folder import RunFolder
+from stages.sources import find_sources
 
 
 @dataclass
@@ -17,6 +19,7 @@ class Record:
     recipe: Recipe
     made_with: dict[str, Any]
     voc_root: Path | None
+    folder: RunFolder
 
 
 def read_run(run: Path) -> Record:
@@ -26,7 +29,8 @@ def read_run(run: Path) -> Record:
             raise UsageError(f"{run / name}: no such file; expected a run folder, which stages.build_proposals begins")
     data = read_json(run / "data.json") if (run / "data.json").is_file() else {}
     voc_root = Path(data["voc_root"]) if isinstance(data.get("voc_root"), str) else None
-    return Record(load_recipe(run / "recipe.yaml", complete=True), read_json(run / "run.json"), voc_root)
+    recipe = load_recipe(run / "recipe.yaml", complete=True)
+    return Record(recipe, read_json(run / "run.json"), voc_root, RunFolder(run, recipe, voc_root, find_sources(run)))
 
 
 def log_lines(path: Path) -> list[dict[str, str]]:

@@ -3,7 +3,6 @@
 import argparse
 import csv
 import io
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from experiments.records import Record, log_lines, read_run
 from experiments.table1 import Result, Row, class_mean, paper_table, read_result, read_server_result, table_rows
 from proposals.files import opened
 from stages.cli import make_parser, run_command
+from stages.run_folder import RunFolder
 
 PAPER = "paper (VOC 2012 test)"
 DIFFERENT_TASKS = (
@@ -32,10 +32,12 @@ def describe_run(run: Path, record: Record) -> dict[str, str]:
         "Recipe": f"{recipe.name}, seed {recipe.seed}",
         "Data": f"{_images(record.voc_root)}, trained on {data.train_split}, validated on {data.val_split}, "
                 f"{len(data.classes)} classes",
-        "Proposals": f"{recipe.proposals.count} an image, edges: {_edges(run, data.val_split, data.train_split)}",
+        "Proposals": f"{recipe.proposals.count} an image, edges: "
+                     f"{_edges(record.folder, data.val_split, data.train_split)}",
     }
     for stage in (1, 2):
-        lines[f"Windows, stage {stage}"] = _windows(run / "windows" / f"stage{stage}-{data.train_split}.h5")
+        path = record.folder.windows(stage, data.train_split)
+        lines[f"Windows, stage {stage}"] = _windows(path, recipe.windows.balance)
     lines["Network"] = (f"DeconvNet of width {network.width:g}, windows of {network.input} x {network.input}, "
                         f"unpooling: {network.unpooling}, batch normalisation: {'yes' if network.batch_norm else 'no'}")
     for stage in (1, 2):
@@ -87,24 +89,20 @@ def _images(voc_root: Path | None) -> str:
     return f"{'generated (synthetic) images, ' if synthetic else ''}{'/'.join(voc_root.parts[-2:])}"
 
 
-def _edges(run: Path, *splits: str) -> str:
+def _edges(run: RunFolder, *splits: str) -> str:
     for split in splits:
-        path = run / "proposals" / f"{split}.h5"
+        path = run.proposals(split)
         if path.is_file():
             with opened(path) as file:
                 return str(file.attrs.get("edges", "not recorded"))
     return "no proposals in this run folder"
 
 
-def _windows(path: Path) -> str:
+def _windows(path: Path, balance: str) -> str:
     if not path.is_file():
         return "none in this run folder"
     with opened(path) as file:
-        return f"{int(file['first'][-1]):,} from {len(file['image_ids']):,} images, balanced: {_balance(file.attrs)}"
-
-
-def _balance(attributes: Any) -> str:
-    return json.loads(attributes["shaped_by"])["windows.balance"] if "shaped_by" in attributes else "not recorded"
+        return f"{int(file['first'][-1]):,} from {len(file['image_ids']):,} images, balanced: {balance}"
 
 
 def _training(folder: Path, planned: int, batch: int, unit: str) -> str:

@@ -24,6 +24,7 @@ from proposals.parts import Arrays, make_parts, read_part, remove_parts
 from proposals.select import stage1_rows, stage2_rows
 from stages.cli import make_parser, run_command
 from stages.run_folder import RunFolder, add_run_arguments, default_workers, open_run
+from stages.sources import NOT_SHAPING
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,8 @@ def build_proposals(run: RunFolder, split: str, model: Path | None, workers: int
 
 def warn_of_other_edges(run: RunFolder, name: str) -> None:
     """Says it loudly when the run's proposals so far come from another edge detector than `name`."""
-    for path in sorted((run.root / "proposals").glob("[!.]*.h5")):  # .NAME.part.h5 is what a killed process left
+    folders = [folder / "proposals" for folder in (run.root, *run.sources)]
+    for path in [path for folder in folders for path in sorted(folder.glob("[!.]*.h5"))]:  # not a killed one's .part.h5
         with opened(path) as file:
             made = file.attrs.get("edges")
         if made != name:
@@ -132,7 +134,7 @@ def build_windows(run: RunFolder, split: str, stage: int, materialize: bool, wor
     if proposals:
         path, spans = proposals.path, {image_id: proposals.span(image_id) for image_id in proposals.image_ids}
     work = WindowWork(voc, run.recipe, stage, materialize, path, spans)
-    shaped_by = {"stage": stage, "materialize": materialize, **run.recipe_keys("windows.", "data.least_object_pixels")}
+    shaped_by = {"stage": stage, "materialize": materialize, **run.window_keys()}
     if proposals:
         shaped_by |= proposals.attributes["shaped_by"]
     attributes = {"format": "windows", "stage": stage}
@@ -151,10 +153,13 @@ def _build(run: RunFolder, path: Path, split: str, work, attributes: dict, shape
     if path.exists():
         existing = read_rows(path, kind, fingerprint)
         made_by = existing.attributes["shaped_by"]
-        if made_by != shaped_by:
-            differs = next(name for name in {**made_by, **shaped_by} if made_by.get(name) != shaped_by.get(name))
-            raise UsageError(f"{path}: was made with {differs} = {made_by.get(differs)!r}, not "
-                             f"{shaped_by.get(differs)!r}; remove it to make it anew, or use another --run folder")
+        differs = [name for name in {**made_by, **shaped_by} if made_by.get(name) != shaped_by.get(name)
+                   and name != NOT_SHAPING]  # it stands in files of earlier versions
+        if differs:
+            advice = ("remove it to make it anew, or use another --run folder" if path.is_relative_to(run.root)
+                      else "begin a run without --from to make others")
+            raise UsageError(f"{path}: was made with {differs[0]} = {made_by.get(differs[0])!r}, not "
+                             f"{shaped_by.get(differs[0])!r}; {advice}")
         log.info("%s: whole already, %d rows", path, existing.first[-1])
         if parts.exists():  # it was killed while it removed them
             remove_parts(parts)

@@ -5,6 +5,7 @@ import logging
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from deconvnet.files import read_json, write_json
 from deconvnet.recipe import Recipe, load_recipe, recipe_difference, recipe_to_dict, save_recipe
 from deconvnet.voc import VocFolder
 from experiments.synthetic_voc import generate
+from stages.sources import NOT_SHAPING, check_source, find_sources, given_source, require_sources
 
 log = logging.getLogger(__name__)
 
@@ -28,9 +30,12 @@ RESULTS = ("proposals", "windows", "stage1", "stage2", "fcn32s", "fcn16s", "fcn8
 class RunFolder:
     """Paths inside a run folder, its recipe and its data set."""
 
-    def __init__(self, root: Path, recipe: Recipe, voc_root: Path | None) -> None:
-        """voc_root: None for a run that has not needed its data set's folder yet."""
-        self.root, self.recipe, self.voc_root = root, recipe, voc_root
+    def __init__(self, root: Path, recipe: Recipe, voc_root: Path | None, sources: Sequence[Path] = ()) -> None:
+        """voc_root: None for a run that has not needed its data set's folder yet. sources: the runs whose proposals and
+        windows this one uses where it has none of its own (--from), the nearest first.
+        """
+        self.root, self.recipe, self.voc_root, self.sources = root, recipe, voc_root, sources
+        self.recorded = recipe  # what recipe.yaml says; recipe itself may hold what a command's --set says
 
     def voc(self) -> VocFolder:
         """The run's data set. Raises UsageError when its folder is unknown or missing."""
@@ -42,13 +47,22 @@ class RunFolder:
         """The recipe's values whose dotted names begin with one of the prefixes."""
         return {name: value for name, value in recipe_to_dict(self.recipe).items() if name.startswith(prefixes)}
 
+    def window_keys(self) -> dict[str, object]:
+        """The recipe's values that decide which windows a data set's objects and proposals give, and how they look."""
+        keys = self.recipe_keys("windows.", "data.least_object_pixels")
+        return {name: value for name, value in keys.items() if name != NOT_SHAPING}
+
     def proposals(self, split: str) -> Path:
-        """The split's EdgeBoxes proposals."""
-        return self.root / "proposals" / f"{split}.h5"
+        """The split's EdgeBoxes proposals: this run's, or those of the run that it was begun from."""
+        return self._made(Path("proposals", f"{split}.h5"))
 
     def windows(self, stage: int, split: str) -> Path:
-        """The windows that a stage trains, or is validated, on."""
-        return self.root / "windows" / f"stage{stage}-{split}.h5"
+        """The windows that a stage trains, or is validated, on: this run's, or those of the run it was begun from."""
+        return self._made(Path("windows", f"stage{stage}-{split}.h5"))
+
+    def _made(self, name: Path) -> Path:
+        places = [folder / name for folder in (self.root, *self.sources)]
+        return next((path for path in places if path.is_file()), places[0])
 
     def training(self, name: str) -> Path:
         """name: stage1, stage2, fcn32s, fcn16s or fcn8s."""
@@ -74,6 +88,9 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
                             f"{DEFAULT_RECIPE})")
     group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                        help="change a recipe key; may repeat (`python -m stages.inspect recipe` lists the keys)")
+    group.add_argument("--from", type=Path, dest="source", metavar="RUN",
+                       help="begin the run with another run's recipe (and --set), on that run's proposals and windows, "
+                            "which are read where they are")
     group.add_argument("--voc-root", type=Path, metavar="FOLDER",
                        help="VOC-layout folder (default: the run's own, else $DECONVNET_VOC_ROOT, else a synthetic set "
                             f"made in {SYNTHETIC})")
@@ -93,35 +110,57 @@ def open_run(options: argparse.Namespace, free_keys: tuple[str, ...] = (), needs
     if root.exists() and not root.is_dir():
         raise UsageError(f"{root}: a file; expected a run folder, or a name for a new one")
     begun = saved.is_file() and any((root / name).is_dir() for name in RESULTS)
-    if begun:
-        old = load_recipe(saved, complete=True)
-        new = load_recipe(options.recipe or saved, options.set)
-        changed = recipe_difference(recipe_to_dict(old), recipe_to_dict(new))
-        fixed = [name for name in changed if not name.startswith(free_keys)]
-        if fixed:
-            before, after = changed[fixed[0]]
-            raise UsageError(f"{root}: this run's recipe has {fixed[0]} = {before!r}, not {after!r}; use another --run "
-                             "folder for another recipe (proposals and windows can be copied there)")
-        recipe = new
-    else:
-        own = saved.is_file() and not options.recipe
-        if not options.recipe and not own:
-            if not begins:
-                raise UsageError(f"{root}: no run here (is --run or $DECONVNET_RUN right?); `python -m "
-                                 f"stages.build_proposals --run {root}` begins one")
-            log.info("no --recipe given: %s, which is sized for a CPU; the paper's is --recipe paper", DEFAULT_RECIPE)
-        recipe = load_recipe(saved if own else options.recipe or DEFAULT_RECIPE, options.set, complete=own)
-    run = RunFolder(root, recipe, _voc_root(options, root, needs_images))
+    sources = find_sources(root, given_source(root, options.source, begun))
+    require_sources(root, sources)
+    old = load_recipe(saved, complete=True) if begun else None
+    recipe = _begun_recipe(options, old, free_keys) if old else _new_recipe(options, sources, begins)
+    for source in sources:
+        check_source(root, recipe, source)
+    run = RunFolder(root, recipe, _voc_root(options, root, sources, needs_images), sources)
+    run.recorded = old or recipe
     if needs_images:
         run.voc()  # a wrong folder is an error before anything is written
+    record = read_json(root / "run.json") if (root / "run.json").is_file() else {}
+    # There is none either where recipe and windows were copied to a training machine.
+    wanted = (record or {"seed": recipe.seed, **provenance()}) | ({"from": str(sources[0])} if sources else {})
+    if wanted != record:
+        write_json(root / "run.json", wanted)
     if not begun:  # nothing was made with another recipe yet
         save_recipe(recipe, saved)
-    if not (root / "run.json").is_file():  # also where recipe and windows were copied to a training machine
-        write_json(root / "run.json", {"seed": recipe.seed, **provenance()})
     if run.voc_root and (not (root / "data.json").is_file() or options.voc_root):
         write_json(root / "data.json", {"voc_root": str(run.voc_root.resolve())})
     log.info("run %s: recipe %s, seed %d, data %s", root, recipe.name, recipe.seed, run.voc_root or "not needed")
     return run
+
+
+def _begun_recipe(options: argparse.Namespace, old: Recipe, free_keys: tuple[str, ...]) -> Recipe:
+    """The recipe of a run that holds results; raises UsageError where it would change a key that is not free."""
+    saved = options.run / "recipe.yaml"
+    new = load_recipe(options.recipe or saved, options.set)
+    changed = recipe_difference(recipe_to_dict(old), recipe_to_dict(new))
+    fixed = [name for name in changed if not name.startswith(free_keys)]
+    if fixed:
+        before, after = changed[fixed[0]]
+        raise UsageError(f"{options.run}: this run's recipe has {fixed[0]} = {before!r}, not {after!r}; use another "
+                         f"--run folder for another recipe (--from {options.run} begins one on this run's proposals "
+                         "and windows)")
+    return new
+
+
+def _new_recipe(options: argparse.Namespace, sources: list[Path], begins: bool) -> Recipe:
+    """The recipe of a run that holds nothing yet: the one given, else that of --from, else what is saved there."""
+    saved = options.run / "recipe.yaml"
+    if options.recipe:
+        return load_recipe(options.recipe, options.set)
+    if options.source:
+        return load_recipe(sources[0] / "recipe.yaml", options.set, complete=True)
+    if saved.is_file():
+        return load_recipe(saved, options.set, complete=True)
+    if not begins:
+        raise UsageError(f"{options.run}: no run here (is --run or $DECONVNET_RUN right?); `python -m "
+                         f"stages.build_proposals --run {options.run}` begins one")
+    log.info("no --recipe given: %s, which is sized for a CPU; the paper's is --recipe paper", DEFAULT_RECIPE)
+    return load_recipe(DEFAULT_RECIPE, options.set)
 
 
 def provenance() -> dict[str, object]:
@@ -143,8 +182,9 @@ def git_commit() -> str:
         return "unknown"
 
 
-def _voc_root(options: argparse.Namespace, root: Path, needed: bool) -> Path | None:
-    recorded = root / "data.json"
+def _voc_root(options: argparse.Namespace, root: Path, sources: list[Path], needed: bool) -> Path | None:
+    records = [folder / "data.json" for folder in (root, *sources)]
+    recorded = next((path for path in records if path.is_file()), records[0])
     known = None
     if recorded.is_file():
         value = read_json(recorded).get("voc_root")
@@ -162,7 +202,7 @@ def _voc_root(options: argparse.Namespace, root: Path, needed: bool) -> Path | N
         return known
     if "DECONVNET_VOC_ROOT" in os.environ:
         return Path(os.environ["DECONVNET_VOC_ROOT"])
-    if any((root / made).is_dir() for made in ("proposals", "windows")):  # made of other images than the synthetic ones
+    if sources or any((root / made).is_dir() for made in ("proposals", "windows")):  # of other images than those below
         raise UsageError(f"{root}: this needs the data set's images, and their folder is not recorded here: give "
                          "--voc-root")
     log.info("no --voc-root given: the synthetic set in %s", SYNTHETIC)

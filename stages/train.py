@@ -18,9 +18,10 @@ from deconvnet.fcn import fcn_from_shallower
 from deconvnet.networks import make_network, save_network
 from deconvnet.recipe import Solver
 from deconvnet.training import Examples, Plan, Training, prepare
-from deconvnet.weights import start_from_vgg16
+from deconvnet.weights import read_safetensors, start_from_vgg16
 from proposals.files import read_rows
 from stages.cli import make_parser, run_command
+from stages.lengthening import check_iterations, done, record_iterations, start_name, warn_of_older_start
 from stages.run_folder import RunFolder, add_run_arguments, git_commit, open_run, seed_everything
 
 log = logging.getLogger(__name__)
@@ -64,8 +65,8 @@ def window_crops(run: RunFolder, stage: int, split: str, augment: bool) -> Windo
         raise UserError(f"{path}: holds the windows of stage {found[0]}, split {found[1]}; expected stage {stage}, "
                         f"split {split}: was it copied to another name?")
     made = {**rows.attributes["shaped_by"], "data.classes": rows.attributes["classes"]}
-    for name, here in run.recipe_keys("windows.", "data.classes", "data.least_object_pixels").items():
-        if name != "windows.balance" and made.get(name) != here:  # balancing is the training's, not the file's
+    for name, here in {**run.window_keys(), **run.recipe_keys("data.classes")}.items():
+        if made.get(name) != here:
             raise UserError(f"{path}: was made with {name} = {made.get(name)!r}, the recipe has {here!r}")
     return WindowCrops(rows, voc, run.recipe, augment, (run.recipe.seed, CROP if augment else VALIDATION, stage))
 
@@ -99,15 +100,27 @@ def train_stage(run: RunFolder, stage: int, vgg16: Path | None, resume: bool, de
                 keys.checkpoint_every, keys.workers)
     model = prepare(make_network("deconvnet", recipe), recipe.runtime, device)
     training = Training(model, recipe, recipe.solver, plan, examples, run.training(plan.name), device)
-    if not _begin(training, resume):
+    resumed = _begin(training, resume)
+    if not resumed:
         training.origin, training.start_file = _start_stage(run, model, stage, vgg16, device)
         log.info("%s starts from %s", plan.name, training.origin)
-    elif _is_done(run, training):
+    record_iterations(run)
+    if stage == 2:
+        warn_of_older_start("stage2", training.origin, _stage2_start(run))
+    if resumed and _is_done(run, training):
         return
     training.run()
     if recipe.network.batch_norm:
         training.trace.add(bn_statistics=measure(run, model, examples.training, stage, device))
     _save_final(run, training, "deconvnet", "measured" if recipe.network.batch_norm else "none")
+    if stage == 1 and (run.training("stage2") / "last.pt").is_file():
+        origin = load_checkpoint(run.training("stage2") / "last.pt", None, "meta")["origin"]
+        warn_of_older_start("stage2", origin, _stage2_start(run))
+
+
+def _stage2_start(run: RunFolder) -> Path:
+    """The checkpoint that stage 2 starts from, unless the recipe says 'nothing'."""
+    return run.training("stage1") / f"{run.recipe.train.stage2_from}.pt"
 
 
 def _start_stage(run: RunFolder, model: torch.nn.Module, stage: int, vgg16: Path | None,
@@ -116,15 +129,19 @@ def _start_stage(run: RunFolder, model: torch.nn.Module, stage: int, vgg16: Path
     if stage == 2 and run.recipe.train.stage2_from != "nothing":
         if vgg16:
             raise UsageError("--vgg16 is for stage 1: stage 2 starts from stage 1's checkpoint")
-        start = run.training("stage1") / f"{run.recipe.train.stage2_from}.pt"
+        start = _stage2_start(run)
         if not start.is_file():
             raise UsageError(f"{start}: stage 2 starts from stage 1's checkpoint: run stage 1 first")
+        how = f"`python -m stages.train --run {run.root} --stage 1 --resume` finishes it"
         if not run.network("stage1").is_file():
-            raise UsageError(f"{run.network('stage1')}: no such file, so stage 1 is not finished: `python -m "
-                             f"stages.train --run {run.root} --stage 1 --resume` finishes it")
+            raise UsageError(f"{run.network('stage1')}: no such file, so stage 1 is not finished: {how}")
+        so_far, planned = done(run, "stage1"), run.recipe.train.iterations[0]
+        if so_far is not None and so_far < planned:  # its network is of fewer, since train.iterations grew
+            raise UsageError(f"{start.parent}: {so_far} of train.iterations' {planned} are done, so stage 1 is not "
+                             f"finished: {how}")
         content = load_checkpoint(start, run.recipe, device)
         model.load_state_dict(content["model"])
-        return f"stage 1's {start.name}, iteration {content['iteration']}", start
+        return start_name(start, content), start
     if vgg16:
         start_from_vgg16(model, vgg16)
         return f"ImageNet weights of {vgg16.name}", vgg16
@@ -153,16 +170,19 @@ def train_fcn(run: RunFolder, stride: int, vgg16: Path | None, resume: bool, dev
                     recipe.train.checkpoint_every, recipe.train.workers)
         model = prepare(make_network(kind, recipe), recipe.runtime, device)
         training = Training(model, recipe, solver, plan, image_examples(run, step), run.training(kind), device)
-        if not _begin(training, resume or one != stride):
+        before, resumed = run.training(f"fcn{2 * one}s") / "last.pt", _begin(training, resume or one != stride)
+        if not resumed:
             if one != strides[0]:
-                before = run.training(f"fcn{2 * one}s") / "last.pt"
-                fcn_from_shallower(model, load_checkpoint(before, recipe, device)["model"])
-                training.origin, training.start_file = f"FCN-{2 * one}s's {before.name}", before
+                content = load_checkpoint(before, recipe, device)
+                fcn_from_shallower(model, content["model"])
+                training.origin, training.start_file = start_name(before, content), before
             elif vgg16:
                 start_from_vgg16(model, vgg16)
                 training.origin, training.start_file = f"ImageNet weights of {vgg16.name}", vgg16
             log.info("%s starts from %s", kind, training.origin)
-        elif _is_done(run, training):
+        record_iterations(run)
+        warn_of_older_start(kind, training.origin, before)
+        if resumed and _is_done(run, training):
             continue
         training.run()
         _save_final(run, training, kind, "running" if keys.batch_norm else "none")
@@ -170,10 +190,14 @@ def train_fcn(run: RunFolder, stride: int, vgg16: Path | None, resume: bool, dev
 
 def _is_done(run: RunFolder, training: Training) -> bool:
     """Whether a training and what follows it were finished before; nothing is written again then."""
-    done = training.iteration >= training.plan.iterations and run.network(training.plan.name).is_file()
-    if done:
-        log.info("%s: done already, %s", training.plan.name, run.network(training.plan.name))
-    return done
+    planned, network = training.plan.iterations, run.network(training.plan.name)
+    if training.iteration < planned or not network.is_file():
+        return False
+    origin = read_safetensors(network)[1].get("origin", {})
+    if origin.get("iterations", planned) != planned:  # it was killed before it wrote the longer training's network
+        return False
+    log.info("%s: done already, %s", training.plan.name, network)
+    return True
 
 
 def _begin(training: Training, resume: bool) -> bool:
@@ -204,7 +228,9 @@ def main(options: argparse.Namespace) -> None:
         raise UsageError("give --stage 1 or --stage 2 for DeconvNet, or --model fcn8s, fcn16s, fcn32s without a stage")
     materialized = options.stage is not None and not options.voc_root
     run = open_run(options, free_keys=("runtime.", "infer.", "crf.", "train.workers", "train.stage2_from",
-                                       "train.checkpoint_every"), needs_images=not materialized)
+                                       "train.checkpoint_every", "train.iterations", "fcn.iterations"),
+                   needs_images=not materialized)
+    check_iterations(run)
     seed_everything(run.recipe.seed)
     device = choose_device(options.device)
     try:
@@ -217,8 +243,8 @@ def main(options: argparse.Namespace) -> None:
         raise KeyboardInterrupt("what was finished is kept: the same command with --resume goes on") from None
     except torch.OutOfMemoryError:
         raise UserError("the GPU's memory does not suffice: --set runtime.precision=bf16 takes less; so does a smaller "
-                        "train.micro_batch (FCN: fcn.micro_batch) in a new run folder, with proposals and windows "
-                        f"copied from {run.root}") from None
+                        "train.micro_batch (FCN: fcn.micro_batch) in a new run folder, begun with "
+                        f"--from {run.root}") from None
 
 
 def choose_device(name: str) -> torch.device:
