@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from deconvnet.errors import UserError
+from deconvnet.errors import UserError, describe
 from deconvnet.recipe import Recipe
 from deconvnet.voc import VOID, VocFolder, VocObject
 from deconvnet.windows import MEAN_RGB, object_labels, window_labels, window_picture
@@ -232,9 +232,12 @@ def load(dataset: Dataset, items: Iterator[tuple[int, int]] | list[tuple[int, in
 
 
 class _ErrorsAsItems(Dataset):
-    """Hands a UserError on as an item: what is raised in a loading process, torch turns into a text of tracebacks."""
+    """Hands errors on as items: what is raised in a loading process, torch turns into a text of tracebacks.
 
-    def __init__(self, dataset: Dataset) -> None:
+    An error that is no UserError (memory, OpenCV's) becomes one, which names the window.
+    """
+
+    def __init__(self, dataset: WindowCrops | ImageCanvases) -> None:
         self.dataset = dataset
 
     def __getitem__(self, item: tuple[int, int]) -> Example | UserError:
@@ -242,6 +245,8 @@ class _ErrorsAsItems(Dataset):
             return self.dataset[item]
         except UserError as error:
             return error
+        except Exception as error:
+            return UserError(f"{self.dataset.window_id(item[1])}: {describe(error)}")
 
 
 def _collate(examples: list[Example | UserError]) -> list[Tensor] | UserError:

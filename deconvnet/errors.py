@@ -1,5 +1,11 @@
 """The errors a user may meet; the commands print them as one line, without a traceback."""
 
+import errno
+
+# torch has an error of its own for the GPU's memory only; OpenCV has one for everything, with this code for memory.
+TORCH_NO_MEMORY = "can't allocate memory"
+OPENCV_NO_MEMORY = -4
+
 
 class UserError(Exception):
     """Something outside the program is wrong: a file, a value, a disk. Exit status 1.
@@ -18,3 +24,33 @@ class UsageError(UserError):
     """The command or the recipe was used wrongly. Exit status 2."""
 
     exit_status = 2
+
+
+def describe(error: Exception) -> str:
+    """An error as one line for a user."""
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    text = _short(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"the disk is full{f' ({error.filename})' if error.filename else ''}: free some space and run again"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    if _is_memory(error):
+        return (f"memory does not suffice ({text}): fewer --workers or train.workers take less, and so do a smaller "
+                "train.micro_batch, fcn.micro_batch, infer.window_batch, network.width or image")
+    if isinstance(error, RecursionError):
+        return "a file or value is nested too deeply to be read: is one damaged? (--debug shows where)"
+    return f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+def _is_memory(error: Exception) -> bool:
+    return (isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+            or TORCH_NO_MEMORY in str(error) or getattr(error, "code", None) == OPENCV_NO_MEMORY)
+
+
+def _short(error: Exception) -> str:
+    """What an error says, without OpenCV's source file and line."""
+    said, where = getattr(error, "err", None), getattr(error, "func", None)
+    text = f"{said} in OpenCV's {where}" if said and where else str(error)
+    text = " ".join(text.split()) or "no more is known"
+    return text if len(text) <= 300 else f"{text[:290]}..."

@@ -1,5 +1,6 @@
 """Files are written whole or not at all."""
 
+import glob
 import io
 import json
 import os
@@ -12,6 +13,20 @@ import h5py
 
 from deconvnet.errors import UserError
 from deconvnet.interrupts import StopRequest
+
+LONGEST_NAME = 200  # bytes; file systems take 255, and temporary files carry more than the name
+
+
+def check_name(name: str, what: str, wanted: str) -> None:
+    """Raises ValueError unless `name` can be a file's: no path, not hidden as temporary files are, not too long.
+
+    what, wanted: for the message, "WHAT is NAME; expected WANTED".
+    """
+    if not name or name[0] == "." or "/" in name or "\\" in name or not name.isprintable():
+        raise ValueError(f"{what} is {name[:80]!r}; expected {wanted}: no folder, no leading dot, no suffix")
+    if len(name.encode()) > LONGEST_NAME:
+        raise ValueError(f"{what} is {name[:40]!r}..., {len(name.encode())} bytes long; expected {wanted} of at most "
+                         f"{LONGEST_NAME}")
 
 
 @contextmanager
@@ -33,7 +48,7 @@ def written_whole(path: Path | str) -> Iterator[Path]:
 
 def remove_leftovers(path: Path) -> None:
     """Removes the temporary files of `path` that killed processes left; those of processes at work stay."""
-    for left in path.parent.glob(f".{path.stem}.*.part{path.suffix}"):
+    for left in path.parent.glob(f".{glob.escape(path.stem)}.*.part{path.suffix}"):
         process = left.name.removeprefix(f".{path.stem}.").partition(".")[0]
         try:
             os.kill(int(process), 0)

@@ -7,7 +7,6 @@ name; the note beside a key says where its values come from ([I]: inferred; no m
 
 import dataclasses
 import difflib
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from deconvnet.errors import UsageError
 from deconvnet.files import written_whole
+from deconvnet.recipe_limits import check_text, check_values, short
 
 RECIPE_FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "recipes"
 
@@ -25,10 +25,18 @@ VOC_CLASSES = (
     "pottedplant sheep sofa train tvmonitor"
 ).split()
 
+MANY = 10**9  # of what is only counted: iterations, pixels
+MOST_BOXES = 200_000
+MOST_BATCH = 1 << 16
+MOST_SIDE = 4096
+
 
 def key(default: Any, note: str, choices: tuple[str, ...] = (), least: float | None = None,
         most: float | None = None) -> Any:
-    """A recipe key: default, a note with its origin, and what values are allowed."""
+    """A recipe key: default, a note with its origin, and what values are allowed (of a list: each number in it).
+
+    most: far beyond what anyone uses, but such that sizes and times stay within a machine's reach.
+    """
     metadata = {"note": note, "choices": choices, "least": least, "most": most}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -42,7 +50,8 @@ class Data:
     classes: list[str] = key(VOC_CLASSES, "class names, index 0 is background; VOC 2012's 21 [P 6.1]")
     train_split: str = key("train_aug", "split that is trained on: VOC 2012 with SBD's labels [P 6.1]")
     val_split: str = key("val", "split that is validated and, by default, scored on")
-    least_object_pixels: int = key(16, "objects with fewer labelled pixels make no window", least=1)
+    least_object_pixels: int = key(16, "objects with fewer labelled pixels make no window", least=1,
+                                   most=MANY)
 
 
 @dataclass
@@ -55,19 +64,20 @@ class Proposals:
         "when its model file is given",
         choices=("auto", "structured", "gradient"),
     )
-    count: int = key(2000, "boxes an image [P 6.1]", least=1)
+    count: int = key(2000, "boxes an image [P 6.1]", least=1, most=MOST_BOXES)
     alpha: float = key(0.65, "EdgeBoxes: step of the sliding window search, as an IoU [EdgeBoxes' default]", least=0.1,
-                       most=0.99)
+                       most=0.9)
     beta: float = key(0.75, "EdgeBoxes: IoU of non-maximum suppression [EdgeBoxes' default]", least=0.1, most=1)
     eta: float = key(1.0, "EdgeBoxes: adaptation rate of that suppression [EdgeBoxes' default]", least=0.1, most=1)
-    min_score: float = key(0.01, "EdgeBoxes: boxes below this score are dropped [EdgeBoxes' default]", least=0.0)
+    min_score: float = key(0.01, "EdgeBoxes: boxes below this score are dropped [EdgeBoxes' default]", least=0.0,
+                           most=1e3)
 
 
 @dataclass
 class Windows:
     """What is cut from the images, and how it is labelled."""
 
-    enlarge: float = key(1.2, "a box is enlarged by this factor about its centre [P 6.1, R]", least=1.0)
+    enlarge: float = key(1.2, "a box is enlarged by this factor about its centre [P 6.1, R]", least=1.0, most=10)
     shape: str = key(
         "tight",
         "tight: both sides of the box enlarged [P 6.1]; square: side = enlarge * max(w, h) [R, I]",
@@ -79,7 +89,7 @@ class Windows:
         "mean is taken off [R]",
         choices=("mean", "zero"),
     )
-    warp: int = key(250, "training windows are warped to this side [P 6.1]", least=8)
+    warp: int = key(250, "training windows are warped to this side [P 6.1]", least=8, most=MOST_SIDE)
     resize: str = key(
         "linear",
         "picture resampling when training; linear: cv2 bilinear without antialiasing [R]; area: antialiased when "
@@ -91,7 +101,7 @@ class Windows:
         "object: only the window's own object keeps its label, all others become background [P 4.2]; all: all classes",
         choices=("object", "all"),
     )
-    stage2_top: int = key(50, "proposals an image that become stage 2 windows [P 6.1]", least=1)
+    stage2_top: int = key(50, "proposals an image that become stage 2 windows [P 6.1]", least=1, most=MOST_BOXES)
     stage2_overlap: float = key(0.5, "least IoU of a stage 2 proposal with an object's box [P 4.2]", least=0.0,
                                 most=1)
     stage2_order: str = key(
@@ -115,22 +125,25 @@ class Windows:
 class Network:
     """DeconvNet [P Table 2]."""
 
-    width: float = key(1.0, "channel counts are multiplied by this; 1: Table 2", least=1 / 64)
-    input: int = key(224, "side of the network's input, a multiple of 32 [P Table 2]", least=32)
+    width: float = key(1.0, "channel counts are multiplied by this; 1: Table 2", least=1 / 64, most=16)
+    input: int = key(224, "side of the network's input, a multiple of 32 [P Table 2]", least=32, most=2048)
     unpooling: str = key(
         "switches",
         "switches [P 3.2.1]; variants the paper argues against: fixed (top left), average, tile, bilinear",
         choices=("switches", "fixed", "average", "tile", "bilinear"),
     )
     batch_norm: bool = key(True, "batch normalisation after every layer but the last [P 4.1]")
-    bn_eps: float = key(1e-5, "added to BN's variance: 1e-5 (not in the paper: torch's value); 1e-9 [R]", least=0.0)
-    bn_shift: float = key(0.0, "BN's initial shift: 0 (not in the paper: torch's value); 0.001 [R]")
+    bn_eps: float = key(1e-5, "added to BN's variance: 1e-5 (not in the paper: torch's value); 1e-9 [R]", least=0.0,
+                        most=1e3)
+    bn_shift: float = key(0.0, "BN's initial shift: 0 (not in the paper: torch's value); 0.001 [R]", least=-1e3,
+                          most=1e3)
     deconv_std: float = key(
         0.01, "deviation of the Gaussian of the deconvolution layers and of the score layer behind them [P 6.1, R]; "
-        "0: He's", least=0.0
+        "0: He's", least=0.0, most=1e3
     )
     conv_std: float = key(
-        0.0, "deviation of convolution layers that no VGG16 file fills; 0: He's (sqrt(2 / fan-in))", least=0.0
+        0.0, "deviation of convolution layers that no VGG16 file fills; 0: He's (sqrt(2 / fan-in))", least=0.0,
+        most=1e3
     )
 
 
@@ -138,9 +151,9 @@ class Network:
 class Solver:
     """Stochastic gradient descent [P 6.1]."""
 
-    lr: float = key(0.01, "initial learning rate [P 6.1, R]", least=0.0)
+    lr: float = key(0.01, "initial learning rate [P 6.1, R]", least=0.0, most=1e3)
     momentum: float = key(0.9, "[P 6.1, R]", least=0.0, most=0.9999)
-    weight_decay: float = key(5e-4, "[P 6.1, R]", least=0.0)
+    weight_decay: float = key(5e-4, "[P 6.1, R]", least=0.0, most=1e3)
     decay_over_accumulation: bool = key(
         False, "divide the decay by the number of accumulated passes: false [P]; true, Caffe's averaging does so [R]"
     )
@@ -149,8 +162,8 @@ class Solver:
         "torch: the rate multiplies the velocity; caffe: the rate is inside the velocity, so a drop acts late [R]",
         choices=("torch", "caffe"),
     )
-    bias_lr: float = key(2.0, "learning rate of biases, as a multiple [R]", least=0.0)
-    bias_decay: float = key(0.0, "weight decay of biases, as a multiple [R]", least=0.0)
+    bias_lr: float = key(2.0, "learning rate of biases, as a multiple [R]", least=0.0, most=1e3)
+    bias_decay: float = key(0.0, "weight decay of biases, as a multiple [R]", least=0.0, most=1e3)
     rate_rule: str = key(
         "plateau",
         "plateau: drop when validation accuracy stops rising [P 6.1]; step: drop every lr_step iterations [R]; "
@@ -158,20 +171,22 @@ class Solver:
         choices=("plateau", "step", "constant"),
     )
     lr_factor: float = key(0.1, "a drop multiplies the rate by this [P 6.1, R]", least=1e-9, most=1)
-    lr_step: list[int] = key([9000, 10000], "rate_rule step: iterations between drops, stage 1 and stage 2 [R]")
-    lr_patience: int = key(4, "rate_rule plateau: validations without a rise before a drop", least=1)
+    lr_step: list[int] = key([9000, 10000], "rate_rule step: iterations between drops, stage 1 and stage 2 [R]",
+                             least=1, most=MANY)
+    lr_patience: int = key(4, "rate_rule plateau: validations without a rise before a drop", least=1, most=MANY)
 
 
 @dataclass
 class Train:
     """The training of DeconvNet [P 4, 6.1]."""
 
-    iterations: list[int] = key([20000, 40000], "stage 1 and stage 2 [P 6.1]")
-    batch: int = key(64, "windows an iteration [P 6.1]", least=1)
+    iterations: list[int] = key([20000, 40000], "stage 1 and stage 2 [P 6.1]", least=1, most=MANY)
+    batch: int = key(64, "windows an iteration [P 6.1]", least=1, most=MOST_BATCH)
     micro_batch: int = key(
         64,
         "windows a forward pass, over which BN takes its statistics: 64 [P]; 8, eight passes accumulated [R]",
         least=1,
+        most=MOST_BATCH,
     )
     stage2_from: str = key(
         "best",
@@ -179,24 +194,24 @@ class Train:
         "[R: its last snapshot]; nothing: one-stage training, which the paper argues against [P 4.2]",
         choices=("best", "last", "nothing"),
     )
-    validate_every: int = key(500, "iterations between validations", least=1)
-    validate_windows: int = key(1000, "validation windows, drawn once with the seed; 0: all", least=0)
+    validate_every: int = key(500, "iterations between validations", least=1, most=MANY)
+    validate_windows: int = key(1000, "validation windows, drawn once with the seed; 0: all", least=0, most=MANY)
     validate_crop: str = key(
         "centre",
         "what is validated on; centre: the centre crop of the window warped to windows.warp; whole: the window warped "
         "straight to network.input, mirrored or not by a draw from seed and window [R]",
         choices=("centre", "whole"),
     )
-    checkpoint_every: int = key(500, "iterations between checkpoints", least=1)
-    workers: int = key(4, "data loading processes; 0: in the training process", least=0)
+    checkpoint_every: int = key(500, "iterations between checkpoints", least=1, most=MANY)
+    workers: int = key(4, "data loading processes; 0: in the training process", least=0, most=256)
 
 
 @dataclass
 class BnStatistics:
     """BN statistics, measured after training with frozen weights [R]."""
 
-    batches: int = key(501, "[R]", least=1)
-    batch: int = key(28, "[R]", least=2)
+    batches: int = key(501, "[R]", least=1, most=10**6)
+    batch: int = key(28, "[R]", least=2, most=MOST_BATCH)
     variance: str = key("unbiased", "unbiased: torch's rule; biased [R]", choices=("unbiased", "biased"))
 
 
@@ -204,20 +219,22 @@ class BnStatistics:
 class Fcn:
     """The ensemble partner: FCN-32s, 16s, 8s (Long, Shelhamer, Darrell, CVPR 2015)."""
 
-    width: float = key(1.0, "channel counts are multiplied by this; 1: VGG16", least=1 / 64)
+    width: float = key(1.0, "channel counts are multiplied by this; 1: VGG16", least=1 / 64, most=16)
     canvas: int = key(
-        500, "images are padded at the bottom and right to this side; larger ones are shrunk [R]", least=32
+        500, "images are padded at the bottom and right to this side; larger ones are shrunk [R]", least=32,
+        most=MOST_SIDE
     )
-    fc6_kernel: int = key(7, "kernel of fc6; conv1_1's padding follows: 16 * (k - 1) + 4, 100 for 7", least=3)
+    fc6_kernel: int = key(7, "kernel of fc6; conv1_1's padding follows: 16 * (k - 1) + 4, 100 for 7", least=3, most=63)
     batch_norm: bool = key(False, "false: as published; true: lets it train without ImageNet weights")
     staged: bool = key(True, "train 32s, then 16s from it, then 8s (as published); false: 8s at once")
-    iterations: list[int] = key([20000, 10000, 10000], "32s, 16s, 8s; at once: the last one only")
-    batch: int = key(20, "images an iteration", least=1)
-    micro_batch: int = key(1, "images a forward pass", least=1)
-    lr: float = key(1e-4, "as published for VGG16", least=0.0)
+    iterations: list[int] = key([20000, 10000, 10000], "32s, 16s, 8s; at once: the last one only", least=1,
+                                most=MANY)
+    batch: int = key(20, "images an iteration", least=1, most=MOST_BATCH)
+    micro_batch: int = key(1, "images a forward pass", least=1, most=MOST_BATCH)
+    lr: float = key(1e-4, "as published for VGG16", least=0.0, most=1e3)
     momentum: float = key(0.9, "as published", least=0.0, most=0.9999)
-    weight_decay: float = key(5e-4, "as published", least=0.0)
-    validate_images: int = key(200, "validation images, drawn once with the seed; 0: all", least=0)
+    weight_decay: float = key(5e-4, "as published", least=0.0, most=1e3)
+    validate_images: int = key(200, "validation images, drawn once with the seed; 0: all", least=0, most=MANY)
 
 
 @dataclass
@@ -233,9 +250,9 @@ class Runtime:
 class Infer:
     """From windows to a score map [P 5]."""
 
-    proposals: int = key(50, "windows an image, by objectness [P 6.1]", least=1)
+    proposals: int = key(50, "windows an image, by objectness [P 6.1]", least=1, most=MOST_BOXES)
     least_side: int = key(
-        0, "windows with a shorter side are skipped before the best are taken: 0 [P]; 112 [R]", least=0
+        0, "windows with a shorter side are skipped before the best are taken: 0 [P]; 112 [R]", least=0, most=MANY
     )
     resize: str = key(
         "bilinear",
@@ -255,7 +272,7 @@ class Infer:
         "mean of the two probability maps [P 5.2]; product: scores * max(0, FCN's scores) [R]",
         choices=("mean", "product"),
     )
-    window_batch: int = key(50, "windows a forward pass", least=1)
+    window_batch: int = key(50, "windows a forward pass", least=1, most=MOST_BATCH)
     score_type: str = key("float16", "type of the saved score maps", choices=("float16", "float32"))
 
 
@@ -263,12 +280,12 @@ class Infer:
 class Crf:
     """The dense CRF (Kraehenbuehl, Koltun, NIPS 2011) [R's parameters; the paper gives none]."""
 
-    gaussian_sxy: float = key(3.0, "[R]", least=0.01)
-    gaussian_weight: float = key(3.0, "[R]", least=0.0)
-    bilateral_sxy: float = key(20.0, "[R]", least=0.01)
-    bilateral_srgb: float = key(3.0, "[R]", least=0.01)
-    bilateral_weight: float = key(5.0, "[R]", least=0.0)
-    iterations: int = key(10, "mean-field iterations [R]", least=0)
+    gaussian_sxy: float = key(3.0, "[R]", least=0.01, most=1e4)
+    gaussian_weight: float = key(3.0, "[R]", least=0.0, most=1e4)
+    bilateral_sxy: float = key(20.0, "[R]", least=0.01, most=1e4)
+    bilateral_srgb: float = key(3.0, "[R]", least=0.01, most=1e4)
+    bilateral_weight: float = key(5.0, "[R]", least=0.0, most=1e4)
+    iterations: int = key(10, "mean-field iterations [R]", least=0, most=1000)
     normalization: str = key(
         "symmetric",
         "kernels: symmetric (pydensecrf's default; not in the paper); none [R]",
@@ -327,9 +344,13 @@ def load_recipe(name: str | Path, overrides: list[str] | tuple[str, ...] = (), c
     elif not path.is_file():
         raise UsageError(f"{path}: no such recipe file")
     try:
-        loaded = OmegaConf.load(path)
+        text = path.read_text(encoding="utf-8-sig")
+        check_text(text)
+        loaded = OmegaConf.create(text)
+    except OSError:
+        raise
     except Exception as error:  # yaml raises its own family of errors
-        raise UsageError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
+        raise UsageError(f"{path}: not valid YAML: {_first_line(error)}") from None
     if not OmegaConf.is_dict(loaded):
         raise UsageError(f"{path}: expected `key: value` lines")
     if complete:
@@ -343,79 +364,48 @@ def load_recipe(name: str | Path, overrides: list[str] | tuple[str, ...] = (), c
 def _parse_overrides(overrides: list[str] | tuple[str, ...]) -> Any:
     for override in overrides:
         if "=" not in override:
-            raise UsageError(f"--set {override}: expected key=value, for example --set solver.lr=0.001")
+            raise UsageError(f"--set {override[:100]}: expected key=value, for example --set solver.lr=0.001")
     try:
+        for override in overrides:
+            check_text(override.partition("=")[2])
         return OmegaConf.from_dotlist(list(overrides))
     except Exception as error:  # yaml raises its own family of errors
-        found = str(error).splitlines()[0]
-        raise UsageError(f"--set {' '.join(overrides)}: a value is not valid YAML: {found}") from None
+        raise UsageError(f"--set {short(' '.join(overrides))}: a value is not valid YAML: {_first_line(error)}"
+                         ) from None
 
 
 def _merge(recipe: Recipe, changes: Any, source: str) -> Recipe:
     known = recipe_keys(recipe)
-    for name in _dotted(OmegaConf.to_container(changes)):
+    for name, value in _dotted(OmegaConf.to_container(changes)).items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-            raise UsageError(f"{source}: unknown recipe key {name!r}; the nearest is {near!r}; `python -m "
+            near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.0)[0]
+            raise UsageError(f"{source}: unknown recipe key {short(name)}; the nearest is {near!r}; `python -m "
                              "stages.inspect recipe` lists all")
+        if value == "???":  # OmegaConf's "missing", which would leave the key as it was without a word
+            raise UsageError(f"{source}: recipe key {name} is '???'; expected a value")
     try:
         merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(recipe), changes))
     except OmegaConfBaseException as error:
-        first = str(error).splitlines()[0]
+        first = _first_line(error)
         if isinstance(known.get(error.full_key, (None,))[0], list):
             first = "expected a list, such as [1, 2]"
         raise UsageError(f"{source}: recipe key {error.full_key!r}: {first}") from None
     assert isinstance(merged, Recipe)
-    _check(merged, source)
+    check_values(recipe_keys(merged), source)
     return merged
 
 
-def _dotted(node: Any, prefix: str = "") -> list[str]:
-    names = []
+def _dotted(node: Any, prefix: str = "") -> dict[str, Any]:
+    values: dict[str, Any] = {}
     for name, value in node.items():
-        if isinstance(value, dict):
-            names += _dotted(value, f"{prefix}{name}.")
-        else:
-            names.append(f"{prefix}{name}")
-    return names
+        values |= _dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return values
 
 
-def _check(recipe: Recipe, source: str) -> None:
-    for name, (value, item) in recipe_keys(recipe).items():
-        choices, least, most = (item.metadata[name] for name in ("choices", "least", "most"))
-        if choices and value not in choices:
-            raise UsageError(f"{source}: recipe key {name} is {value!r}; expected one of {', '.join(choices)}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UsageError(f"{source}: recipe key {name} is {value}; expected a number that is finite")
-        if least is not None and not value >= least:
-            raise UsageError(f"{source}: recipe key {name} is {value}; expected at least {least:g}")
-        if most is not None and not value <= most:
-            raise UsageError(f"{source}: recipe key {name} is {value}; expected at most {most}")
-    lengths = {"train.iterations": 2, "solver.lr_step": 2, "fcn.iterations": 3}
-    for name, length in lengths.items():
-        value = recipe_keys(recipe)[name][0]
-        if len(value) != length or min(value) < 1:
-            raise UsageError(f"{source}: recipe key {name} is {value}; expected {length} numbers above 0")
-    if recipe.network.input % 32:
-        raise UsageError(f"{source}: recipe key network.input is {recipe.network.input}; expected a multiple of 32")
-    if recipe.windows.warp < recipe.network.input:
-        raise UsageError(
-            f"{source}: recipe key windows.warp is {recipe.windows.warp}; expected at least network.input "
-            f"({recipe.network.input}), which is cropped from it"
-        )
-    if recipe.train.batch % recipe.train.micro_batch or recipe.fcn.batch % recipe.fcn.micro_batch:
-        raise UsageError(f"{source}: recipe keys train.batch and fcn.batch must be multiples of their micro_batch")
-    if recipe.network.batch_norm and recipe.train.micro_batch < 2:
-        raise UsageError(f"{source}: recipe key train.micro_batch is 1; expected at least 2: batch normalisation of "
-                         "fc6's single pixel needs several windows")
-    for name in ("data.train_split", "data.val_split"):
-        value = recipe_keys(recipe)[name][0]
-        if not value or Path(value).name != value:
-            raise UsageError(f"{source}: recipe key {name} is {value!r}; expected the name of a split list")
-    if not all(recipe.data.classes):
-        raise UsageError(f"{source}: recipe key data.classes has an empty name")
-    if not 2 <= len(recipe.data.classes) <= 255 or len(set(recipe.data.classes)) < len(recipe.data.classes):
-        raise UsageError(f"{source}: recipe key data.classes needs 2 to 255 different names, background first")
+def _first_line(error: Exception) -> str:
+    text, place = getattr(error, "problem", None) or str(error), getattr(error, "problem_mark", None)
+    line = (text or "no `key: value` lines in it").splitlines()[0][:200]
+    return f"{line} (line {place.line + 1})" if place else line
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:

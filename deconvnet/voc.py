@@ -11,6 +11,7 @@ Whatever cannot be trusted is an error that names the file; nothing is converted
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from deconvnet.errors import UnknownLabel, UsageError, UserError
+from deconvnet.files import check_name
 
 VOID = 255
 EXIF_ORIENTATION = 0x0112
@@ -31,6 +33,14 @@ EXIF_ORIENTATION = 0x0112
 def fingerprint_of(classes: Sequence[str], image_ids: Sequence[str]) -> str:
     """Tells data sets apart: a hash over the class names and the ids of a split."""
     return hashlib.sha256("\n".join([*classes, "", *image_ids]).encode()).hexdigest()[:16]
+
+
+def check_split(split: str) -> None:
+    """Raises UsageError for a split that is no list's name: as a path it would have files written anywhere."""
+    try:
+        check_name(split, "the split", "the name of a split list, such as val")
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 @dataclass
@@ -60,22 +70,25 @@ class VocFolder:
 
     def image_ids(self, split: str) -> list[str]:
         """The ids of a split, in the list's order. Raises UserError when it is missing, empty or repeats an id."""
+        check_split(split)
         path = self.root / "ImageSets" / "Segmentation" / f"{split}.txt"
         if not path.is_file():
             known = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))) or "none"
             hint = " (VOC's test set comes from its server, after registering)" if split == "test" else ""
             raise UsageError(f"{path}: no such split list; the folder has: {known}{hint}")
         try:
-            ids = path.read_text(encoding="utf-8").split()
+            ids = path.read_text(encoding="utf-8-sig").split()  # a byte order mark is no part of the first id
         except UnicodeDecodeError:
             raise UserError(f"{path}: not a text file; expected an image id a line") from None
         if not ids:
             raise UserError(f"{path}: the split list is empty")
-        foreign = next((image_id for image_id in ids if "/" in image_id or "\\" in image_id), None)
-        if foreign:  # it would also name files outside the run folder
-            raise UserError(f"{path}: {foreign!r} is a path; expected an image id a line: a file name, no suffix")
+        for image_id in ids:  # one that is a path would name files outside the run folder
+            try:
+                check_name(image_id, "an id", "an image id a line")
+            except ValueError as error:
+                raise UserError(f"{path}: {error}") from None
         if len(set(ids)) < len(ids):
-            twice = next(image_id for image_id in ids if ids.count(image_id) > 1)
+            twice = next(image_id for image_id, count in Counter(ids).items() if count > 1)
             raise UserError(f"{path}: {twice} is listed twice")
         return ids
 

@@ -3,18 +3,20 @@
 import cv2
 import numpy as np
 
+from deconvnet.errors import UserError
 from deconvnet.recipe import Windows
 from deconvnet.voc import VOID
 
 # ImageNet's mean as the release takes it off, here in RGB order.
 MEAN_RGB = np.array([122.675, 116.669, 104.008], np.float32)
+MOST_PIXELS = 1 << 27  # of a window; its score map of 21 classes takes 11 GB
 
 
 def enlarge(boxes: np.ndarray, factor: float, shape: str) -> np.ndarray:
     """Windows about boxes (N x 4 int), same centres, sides times `factor` [P 6.1]; they may leave the image.
 
     shape: 'tight' enlarges both sides, 'square' makes both factor * max(w, h) [R]. Returns N x 4 int32; each side
-    is rounded to the nearest pixel, so a window is never empty.
+    is rounded to the nearest pixel, so a window is never empty. Raises UserError for windows of more than MOST_PIXELS.
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -23,7 +25,12 @@ def enlarge(boxes: np.ndarray, factor: float, shape: str) -> np.ndarray:
         size = np.repeat(size.max(1, keepdims=True), 2, axis=1)
     size = np.maximum(np.floor(size * factor + 0.5), 1)
     corner = np.floor(centre - size / 2 + 0.5)
-    return np.concatenate([corner, corner + size], axis=1).astype(np.int32)
+    windows = np.concatenate([corner, corner + size], axis=1)
+    if size.prod(1).max(initial=0) > MOST_PIXELS or np.abs(windows).max(initial=0) >= 2**31:
+        width, height = size[size.prod(1).argmax()]
+        raise UserError(f"a box enlarged {factor:g} times becomes a window of {width:.0f} x {height:.0f} pixels; at "
+                        f"most {MOST_PIXELS:,} pixels are possible: a smaller image or windows.enlarge is needed")
+    return windows.astype(np.int32)
 
 
 def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 import cv2
 import numpy as np
 
-from deconvnet.errors import UnknownLabel, UserError
+from deconvnet.errors import UnknownLabel, UserError, describe
 from deconvnet.files import written_whole
 from deconvnet.progress import progress
 
@@ -111,6 +111,8 @@ def _one(image_id: str, work: Callable[[str], Arrays], folder: Path) -> UserErro
         arrays = work(image_id)
     except UserError as error:
         return error
+    except (MemoryError, cv2.error) as error:
+        return UserError(describe(error))
     with written_whole(part_path(folder, image_id)) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
     return None

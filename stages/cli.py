@@ -1,7 +1,6 @@
 """What every command shares: its parser's look, logging, and errors that fit on one line."""
 
 import argparse
-import errno
 import logging
 import signal
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Callable
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from deconvnet.errors import UserError
+from deconvnet.errors import UserError, describe
 
 INTERRUPTED = 130  # the shell's convention: 128 + SIGINT
 
@@ -65,17 +64,6 @@ def _thread_failed(failure: threading.ExceptHookArgs) -> None:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-def describe(error: Exception) -> str:
-    """An error as one line for a user."""
-    if isinstance(error, UserError):
-        return " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"the disk is full{f' ({error.filename})' if error.filename else ''}: free some space and run again"
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    return f"{type(error).__name__}: {' '.join(str(error).split())} (--debug shows where)"
 
 
 def _say(line: str) -> None:

@@ -1,6 +1,7 @@
 """The recipe: defaults, files, overrides, and what is refused; expected values come from YAML read on its own."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from deconvnet.recipe import (
     recipe_to_dict,
     save_recipe,
 )
+from deconvnet.recipe_limits import check_values
 
 FILES = sorted(RECIPE_FOLDER.glob("*.yaml"))
 DEFAULTS = recipe_to_dict(Recipe())
@@ -57,7 +59,7 @@ def another_value(name: str) -> object:
         return not default
     if isinstance(default, str):
         return f"{default}_2"
-    return default + 1 if allowed["most"] is None else default / 2
+    return default + 1 if allowed["most"] is None or default + 1 <= allowed["most"] else default / 2
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -69,11 +71,12 @@ def test_every_recipe_file_says_what_it_says_and_no_more(path: Path) -> None:
 
 
 def test_every_key_has_a_note_and_a_default_within_its_own_limits() -> None:
-    for name, (value, item) in recipe_keys().items():
-        note, choices, least = (item.metadata[part] for part in ("note", "choices", "least"))
+    for name, (_, item) in recipe_keys().items():
+        note, choices, least, most = (item.metadata[part] for part in ("note", "choices", "least", "most"))
         assert len(note) >= 3, name
-        assert not choices or value in choices, name
-        assert least is None or value >= least, name
+        assert not choices or DEFAULTS[name] in choices, name
+        assert not numbers_of(name) or None not in (least, most), f"{name} has no upper or no lower end"
+        assert all(least <= number <= most for number in numbers_of(name)), name
         for choice in choices:  # a key's note explains every value it may take
             assert choice in note or name in ("train.stage2_from", "windows.encoding", "infer.score_type",
                                               "runtime.precision"), (name, choice)
@@ -90,7 +93,7 @@ def test_every_key_can_be_set_and_alone_changes(name: str, tmp_path: Path) -> No
 
 
 @settings(max_examples=25, deadline=None)
-@given(lr=st.floats(0, 1e3), count=st.integers(1, 10**6), alpha=st.floats(0.1, 0.9),
+@given(lr=st.floats(0, 1e3), count=st.integers(1, 200_000), alpha=st.floats(0.1, 0.9),
        text=st.text("abcXYZ_-9", min_size=1))
 def test_saved_numbers_come_back_exactly(lr: float, count: int, alpha: float, text: str, tmp_path_factory) -> None:
     recipe = Recipe(name=f"n{text}")
@@ -114,6 +117,49 @@ def test_the_last_override_wins_over_file_and_earlier_ones(tmp_path: Path) -> No
 def test_an_empty_file_is_the_papers_recipe(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").write_text("# nothing changed\n")
     assert load_recipe(tmp_path / "empty.yaml") == Recipe()
+
+
+def numbers_of(name: str) -> list[int | float]:
+    """A key's default, as a list of numbers; empty where it is no number."""
+    value = DEFAULTS[name]
+    return [one for one in (value if isinstance(value, list) else [value]) if type(one) in (int, float)]
+
+
+def test_no_number_is_taken_beyond_its_limits() -> None:
+    for name in filter(numbers_of, DEFAULTS):
+        default, (_, item) = DEFAULTS[name], recipe_keys()[name]
+        for number in (item.metadata["least"] - 1, item.metadata["most"] + 1, 10**30, -(10**30), math.nan, math.inf):
+            value = [*default[:-1], number] if isinstance(default, list) else number
+            with pytest.raises(UsageError, match=f"^here: recipe key {name} is ") as caught:
+                check_values(recipe_keys() | {name: (value, item)}, "here")
+            assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["train.batch", "proposals.count", "network.width", "fcn.iterations", "solver.lr"])
+@pytest.mark.parametrize("value", [10**30, "1e308", ".nan", "true", "[[1]]", "'1,5'"])
+def test_no_nonsense_is_taken_for_a_number(name: str, value: object) -> None:
+    refused([f"{name}=[1, 1, {value}]" if isinstance(DEFAULTS[name], list) else f"{name}={value}"], "--set", name)
+
+
+@pytest.mark.parametrize(("overrides", "words"), [
+    (["network.width=16"], ("network.width (16)", "network.input (224)", "weights")),  # 2.6e10 in fc6 alone
+    (["network.input=2048", "windows.warp=2048"], ("network.input (2048)", "weights")),
+    (["fcn.width=16"], ("fcn.width (16)", "fcn.fc6_kernel (7)", "weights")),
+    (["train.batch=2048", "train.micro_batch=2048"], ("train.micro_batch", "2048", "at most 1337")),  # 2**26 / 224**2
+    (["bn_statistics.batch=1338"], ("bn_statistics.batch", "at most 1337")),
+    (["infer.window_batch=1338"], ("infer.window_batch", "at most 1337")),
+    (["fcn.batch=269", "fcn.micro_batch=269"], ("fcn.micro_batch", "at most 268")),  # 2**26 / 500**2
+])
+def test_sizes_that_are_too_large_together(overrides: list[str], words: tuple[str, ...]) -> None:
+    refused(overrides, *words)
+
+
+@pytest.mark.parametrize("override", [
+    "bn_statistics.batch=1337", "network.width=4", "windows.enlarge=10", "proposals.count=200000", "train.workers=256",
+    "crf.bilateral_weight=10000", "train.iterations=[1000000000, 1]",
+])
+def test_what_is_large_but_possible_is_taken(override: str) -> None:
+    load_recipe("paper", [override])
 
 
 def refused(overrides: list[str], *words: str, recipe: str | Path = "paper") -> None:
@@ -158,6 +204,7 @@ def test_unknown_key_in_a_file_names_file_and_nearest(tmp_path: Path) -> None:
     ("=3", ""),
     ("solver.lr=${nothing}", "solver.lr"),
     ("solver.lr=[", "solver.lr"),
+    (f"solver.lr={'[' * 60_000}", "nested more than"),
 ])
 def test_wrong_types_name_the_key(override: str, name: str) -> None:
     refused([override], name)
@@ -179,10 +226,18 @@ def test_wrong_types_name_the_key(override: str, name: str) -> None:
     ("data.classes=[background,cat,cat]", ("data.classes", "different")),
     ("data.classes=[background,'']", ("data.classes", "empty name")),
     ("data.train_split=../other", ("data.train_split", "'../other'", "name of a split list")),
+    ("data.val_split=..", ("data.val_split", "name of a split list")),
+    ("data.val_split=.hidden", ("data.val_split", "no leading dot")),
+    (r"data.val_split=a\b", ("data.val_split", "no folder")),
+    (f"data.val_split={'x' * 201}", ("data.val_split", "at most 200")),
+    (f"data.val_split={'ä' * 101}", ("data.val_split", "202 bytes", "at most 200")),
+    ("data.classes=[[a, b], c]", ("data.classes", "plain list")),
+    ("data.classes=[a, {b: c}]", ("data.classes", "plain list")),
+    ("seed=???", ("seed", "expected a value")),
     ("solver.momentum=1.5", ("solver.momentum", "at most 0.9999")),
     ("solver.lr_factor=0", ("solver.lr_factor", "at least")),
     ("windows.stage2_overlap=50", ("windows.stage2_overlap", "at most 1")),
-    ("proposals.alpha=1", ("proposals.alpha", "at most 0.99")),
+    ("proposals.alpha=1", ("proposals.alpha", "at most 0.9")),
     ("proposals.beta=7", ("proposals.beta", "at most 1")),
     ("seed=9223372036854775808", ("seed", "at most 9223372036854775807")),
     ("train.micro_batch=1", ("train.micro_batch", "at least 2")),
@@ -200,11 +255,21 @@ def test_wrong_values_say_what_is_right(override: str, words: tuple[str, ...]) -
     ("1: 2\n", "unknown recipe key"),
     ("solver: [1, 2]\n", "solver"),
     ("solver:\n", "solver"),
-], ids=range(8))
+    ("a: &a [x, x]\n" + "".join(f"b{i}: [*a, *a, *a]\n" for i in range(7)), "aliases"),
+    ("x" * 65_537, "longer than"),
+    ("name: '" + 300 * "x" + "'\n", "name is"),
+    ("5\n", "key: value"),
+    ("[" * 60_000, "nested more than"),
+], ids=range(13))
 def test_broken_files_are_named(text: str, word: str, tmp_path: Path) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text(text)
     refused([], str(path), word, recipe=path)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
+    (tmp_path / "bom.yaml").write_bytes(b"\xef\xbb\xbfseed: 7\n")
+    assert load_recipe(tmp_path / "bom.yaml").seed == 7
 
 
 def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:

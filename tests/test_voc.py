@@ -110,7 +110,7 @@ def test_lists(tmp_path: Path) -> None:
     (lists / "empty.txt").write_text("\n \n")
     refused(lambda: voc(root).image_ids("empty"), lists / "empty.txt", "empty")
     (lists / "path.txt").write_text("a\n../b\n")
-    refused(lambda: voc(root).image_ids("path"), lists / "path.txt", "'../b' is a path")
+    refused(lambda: voc(root).image_ids("path"), lists / "path.txt", "'../b'", "no folder")
     (lists / "twice.txt").write_text("a\nb\na\n")
     refused(lambda: voc(root).image_ids("twice"), lists / "twice.txt", "a is listed twice")
     (lists / "binary.txt").write_bytes(b"\xff\xfea\x00")
