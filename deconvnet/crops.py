@@ -87,7 +87,7 @@ class WindowCrops(Dataset):
             if number >= len(objects) or objects[number].class_index != columns["class_index"][row]:
                 raise UserError(f"{self.rows.path}: image {image_id} has other objects than when it was made; make the "
                                 "file again with stages.build_proposals")
-            mask = object_labels(mask, objects[number].mask)
+            mask = object_labels(mask, objects[number])
         keys = self.recipe.windows if side is None else replace(self.recipe.windows, warp=side)
         return window_picture(image, window, keys), window_labels(mask, window, keys.warp)
 

@@ -22,6 +22,7 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from scipy import ndimage
 
 from deconvnet.errors import UnknownLabel, UsageError, UserError
 from deconvnet.files import check_name
@@ -45,11 +46,21 @@ def check_split(split: str) -> None:
 
 @dataclass
 class VocObject:
-    """One object: its class index, its tight box, and its own pixels (bool, H x W)."""
+    """One object: its class index, its box (int32 x1, y1, x2, y2), and which of the box's pixels are its own.
+
+    `labels` is a view, cut to the box, of one map that an image's objects share; the object's pixels are those of
+    value `label`. So memory does not grow with the number of objects, however large their boxes are.
+    """
 
     class_index: int
     box: np.ndarray
-    mask: np.ndarray
+    labels: np.ndarray
+    label: int
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The object's own pixels, cut to its box: bool, (y2 - y1) x (x2 - x1)."""
+        return self.labels == self.label
 
 
 class VocFolder:
@@ -139,11 +150,10 @@ class VocFolder:
             found = self._objects_from_mask(object_path, mask)
         elif xml_path.is_file():
             found = self._objects_from_boxes(xml_path, mask)
-            boxed = {item.class_index for item in found}
-            found += [item for item in _components(mask) if item.class_index not in boxed]
+            found += _components(mask, least_pixels, but=[item.class_index for item in found])
         else:
-            found = _components(mask)
-        return [item for item in found if item.mask.sum() >= least_pixels]
+            return _components(mask, least_pixels)
+        return [item for item in found if np.count_nonzero(item.mask) >= least_pixels]
 
     def fingerprint(self, split: str) -> str:
         """Tells data sets apart: fingerprint_of the class names and the ids of a split."""
@@ -165,13 +175,18 @@ class VocFolder:
     def _objects_from_mask(self, path: Path, mask: np.ndarray) -> list[VocObject]:
         numbers = read_label_png(path)
         self._check_size(mask.shape, numbers, path)
-        found = []
-        for number in np.setdiff1d(numbers, [0, VOID]):
-            own = (numbers == number) & (mask != VOID) & (mask != 0)
+        found, kept = [], np.zeros_like(numbers)
+        for number, place in enumerate(ndimage.find_objects(numbers), start=1):
+            if place is None or number == VOID:
+                continue
+            classes = mask[place]
+            own = (numbers[place] == number) & (classes != VOID) & (classes != 0)
             if own.any():  # the object's class is the one most of its pixels have
-                class_index = int(np.bincount(mask[own]).argmax())
-                own &= mask == class_index
-                found.append(VocObject(class_index, tight_box(own), own))
+                class_index = int(np.bincount(classes[own]).argmax())
+                own &= classes == class_index
+                kept[place][own] = number
+                box = tight_box(own) + np.array([place[1].start, place[0].start] * 2, np.int32)
+                found.append(VocObject(class_index, box, inside(kept, box), number))
         return found
 
     def _objects_from_boxes(self, path: Path, mask: np.ndarray) -> list[VocObject]:
@@ -183,9 +198,8 @@ class VocFolder:
             if x2 <= x1 or y2 <= y1:
                 raise UserError(f"{path}: the box of a {name} is empty or outside the image "
                                 f"({mask.shape[1]}x{mask.shape[0]})")
-            own = np.zeros(mask.shape, bool)
-            own[y1:y2, x1:x2] = mask[y1:y2, x1:x2] == self._class_indices[name]
-            found.append(VocObject(self._class_indices[name], np.array([x1, y1, x2, y2], np.int32), own))
+            index, box = self._class_indices[name], np.array([x1, y1, x2, y2], np.int32)
+            found.append(VocObject(index, box, inside(mask, box), index))
         return found
 
 
@@ -241,13 +255,26 @@ def tight_box(mask: np.ndarray) -> np.ndarray:
     return np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1], np.int32)
 
 
-def _components(mask: np.ndarray) -> list[VocObject]:
-    found = []
-    for class_index in np.setdiff1d(mask, [0, VOID]):
-        count, numbers = cv2.connectedComponents((mask == class_index).astype(np.uint8), connectivity=8)
+def inside(array: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The view of an array (H x W) that a box (x1, y1, x2, y2) in it shows."""
+    x1, y1, x2, y2 = box
+    return array[y1:y2, x1:x2]
+
+
+def _components(mask: np.ndarray, least_pixels: int, but: Sequence[int] = ()) -> list[VocObject]:
+    """Connected components of each class but some; those that are too small are never made into objects."""
+    found, labels, last = [], np.zeros(mask.shape, np.int32), 0
+    for class_index in np.setdiff1d(mask, [0, VOID, *but]):
+        count, numbers, stats, _ = cv2.connectedComponentsWithStats((mask == class_index).view(np.uint8),
+                                                                    connectivity=8)
+        np.add(numbers, last, out=labels, where=numbers > 0)  # no two classes share a pixel, so one map holds all
+        corners = stats[:, [cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP, cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]]
+        corners[:, 2:] += corners[:, :2]
         for number in range(1, count):
-            own = numbers == number
-            found.append(VocObject(int(class_index), tight_box(own), own))
+            if stats[number, cv2.CC_STAT_AREA] >= least_pixels:
+                box = corners[number]
+                found.append(VocObject(int(class_index), box, inside(labels, box), last + number))
+        last += count - 1
     return found
 
 

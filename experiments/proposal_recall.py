@@ -21,6 +21,7 @@ from stages.cli import make_parser, run_command
 from stages.run_folder import provenance
 
 OVERLAPS = (0.5, 0.7)
+OBJECTS_AT_ONCE = 500  # compared with all boxes: about 100 MB
 
 
 def best_overlaps(objects: np.ndarray, boxes: np.ndarray, counts: list[int]) -> np.ndarray:
@@ -41,8 +42,9 @@ def measure_recall(folder: VocFolder, split: str, detector: EdgeDetector, counts
     for image_id in progress(folder.image_ids(split), desc="recall", unit="image"):
         boxes, _ = propose(detector(folder.read_image(image_id)), max(counts), settings.alpha, settings.beta,
                            settings.eta, settings.min_score)
-        objects = [item.box for item in folder.objects(image_id)]
-        best.append(best_overlaps(np.array(objects, np.int32).reshape(-1, 4), boxes, counts))
+        objects = np.array([item.box for item in folder.objects(image_id)], np.int32).reshape(-1, 4)
+        for some in np.array_split(objects, 1 + len(objects) // OBJECTS_AT_ONCE):
+            best.append(best_overlaps(some, boxes, counts))
     found = np.concatenate(best)
     if len(found) == 0:
         raise UsageError(f"{split}: its images have no object; recall needs some")

@@ -6,7 +6,7 @@ import numpy as np
 
 from deconvnet.recipe import Windows
 from deconvnet.voc import VocObject
-from deconvnet.windows import enlarge, overlap
+from deconvnet.windows import best_overlap, enlarge
 
 OBJECT, PROPOSAL = 0, 1  # where a window comes from
 
@@ -49,18 +49,17 @@ def stage2_rows(objects: list[VocObject], boxes: np.ndarray, scores: np.ndarray,
     kept = stage1 if recipe.stage2_with_stage1 else nothing
     if not objects or not len(boxes):
         return kept
-    ious = overlap(boxes, stage1.box)
-    enough = np.flatnonzero(ious.max(1) >= recipe.stage2_overlap)
+    nearest, ious = best_overlap(boxes, stage1.box)
+    enough = np.flatnonzero(ious >= recipe.stage2_overlap)
     top = recipe.stage2_top
     chosen = enough[:top] if recipe.stage2_order == "overlap_first" else enough[enough < top]
-    nearest = ious[chosen].argmax(1)
     proposed = WindowRows(
         window=enlarge(boxes[chosen], recipe.enlarge, recipe.shape),
         box=boxes[chosen].astype(np.int32),
         source=np.full(len(chosen), PROPOSAL, np.uint8),
-        object=nearest.astype(np.int32),
-        class_index=stage1.class_index[nearest],
-        overlap=ious[chosen, nearest].astype(np.float32),
+        object=nearest[chosen].astype(np.int32),
+        class_index=stage1.class_index[nearest[chosen]],
+        overlap=ious[chosen].astype(np.float32),
         score=scores[chosen].astype(np.float32),
     )
     joined = (np.concatenate(pair) for pair in zip(vars(kept).values(), vars(proposed).values(), strict=True))

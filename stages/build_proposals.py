@@ -88,7 +88,7 @@ class WindowWork:
             own_only = self.stage == 1 and keys.stage1_labels == "object"
             crops = []
             for window, number in zip(rows.window, rows.object, strict=True):
-                labels = object_labels(mask, objects[number].mask) if own_only else mask
+                labels = object_labels(mask, objects[number]) if own_only else mask
                 picture = window_picture(image, window, keys)
                 labels = window_labels(labels, window, keys.warp)
                 crops.append((_encode(picture, keys.encoding), _encode(labels, "png")))

@@ -17,7 +17,7 @@ DTYPES = {"window": np.int32, "box": np.int32, "source": np.uint8, "object": np.
 
 
 def thing(class_index: int, *box: int) -> VocObject:
-    return VocObject(class_index, np.array(box, np.int32), np.zeros((0, 0), bool))
+    return VocObject(class_index, np.array(box, np.int32), np.zeros((0, 0), np.uint8), 1)
 
 
 def iou(one: tuple, other: tuple) -> float:
@@ -109,8 +109,8 @@ def test_the_two_orders_by_hand(order: str, top: int, ranks: list[int]) -> None:
 
 def test_a_proposal_belongs_to_the_object_it_covers_best() -> None:
     objects = [CAT, thing(12, 2, 0, 12, 10)]
-    found = stage2_rows(objects, np.array([(2, 0, 12, 9), (0, 0, 10, 9), (1, 0, 11, 10)], np.int32), SCORES[:3],
-                        Keys(stage2_with_stage1=False))
+    boxes = [(50, 50, 60, 60), (2, 0, 12, 9), (0, 0, 10, 9), (1, 0, 11, 10)]  # the first belongs to none
+    found = stage2_rows(objects, np.array(boxes, np.int32), SCORES[:4], Keys(stage2_with_stage1=False))
     assert found.object.tolist() == [1, 0, 0]  # equally well: the first
     assert found.class_index.tolist() == [12, 8, 8]
 

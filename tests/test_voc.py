@@ -1,7 +1,9 @@
 """Reading VOC-layout folders: small folders made here, their contents known by construction."""
 
 import io
+import math
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -307,7 +309,15 @@ def test_aug_masks_serve_where_voc_has_none(folder: Path) -> None:
 def listed(objects: list[VocObject]) -> list[tuple[int, list[int], int]]:
     for item in objects:
         assert item.mask.dtype == bool and item.box.dtype == np.int32
+        assert item.mask.shape == (item.box[3] - item.box[1], item.box[2] - item.box[0])
     return [(item.class_index, item.box.tolist(), int(item.mask.sum())) for item in objects]
+
+
+def whole(item: VocObject, shape: tuple[int, int]) -> np.ndarray:
+    """The object's pixels as a mask of the image."""
+    mask = np.zeros(shape, bool)
+    mask[item.box[1] : item.box[3], item.box[0] : item.box[2]] = item.mask
+    return mask
 
 
 def test_objects_from_the_object_mask(folder: Path) -> None:
@@ -320,7 +330,7 @@ def test_objects_from_the_object_mask(folder: Path) -> None:
     annotate(folder, "a", [("person", (1, 1, 2, 2))])  # the object mask goes first
     objects = voc(folder).objects("a")
     assert listed(objects) == [(CAT, [5, 4, 8, 6], 6), (DOG, [9, 7, 14, 10], 15), (CAT, [1, 1, 5, 4], 12)]
-    np.testing.assert_array_equal(objects[2].mask, numbers == 7)
+    np.testing.assert_array_equal(whole(objects[2], numbers.shape), numbers == 7)
 
 
 def test_an_object_keeps_the_pixels_of_its_class_alone(folder: Path) -> None:
@@ -332,7 +342,7 @@ def test_an_object_keeps_the_pixels_of_its_class_alone(folder: Path) -> None:
     write_label_png(folder / "SegmentationObject" / "a.png", numbers)
     objects = voc(folder).objects("a")
     assert listed(objects) == [(CAT, [1, 1, 8, 6], 18)]
-    np.testing.assert_array_equal(objects[0].mask, class_mask() == CAT)
+    np.testing.assert_array_equal(whole(objects[0], numbers.shape), class_mask() == CAT)
 
 
 def test_object_mask_of_another_size(folder: Path) -> None:
@@ -351,7 +361,7 @@ def test_objects_from_boxes_are_the_class_mask_inside(folder: Path) -> None:
         for y in range(HEIGHT):
             for x in range(WIDTH):
                 inside = x1 <= x + 1 <= x2 and y1 <= y + 1 <= y2
-                assert item.mask[y, x] == (inside and class_mask()[y, x] == item.class_index)
+                assert whole(item, class_mask().shape)[y, x] == (inside and class_mask()[y, x] == item.class_index)
 
 
 def test_a_class_without_any_box_gives_components(folder: Path) -> None:
@@ -378,6 +388,62 @@ def test_components_are_scipys(mask: np.ndarray, tmp_path_factory) -> None:
             box = [columns.start, rows.start, columns.stop, rows.stop]
             expected.append((class_index, box, int((numbers == number).sum())))
     assert sorted(listed(voc(root).objects("a", mask))) == sorted(expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(mask=arrays(np.uint8, (7, 9), elements=st.sampled_from([0, CAT, CAT, DOG, 255])),
+       numbers=arrays(np.uint8, (7, 9), elements=st.sampled_from([0, 1, 2, 9, 254, 255])), least=st.integers(1, 4))
+def test_object_masks_by_loops(mask: np.ndarray, numbers: np.ndarray, least: int, tmp_path_factory) -> None:
+    root = tmp_path_factory.mktemp("voc")
+    (root / "JPEGImages").mkdir()
+    (root / "SegmentationObject").mkdir()
+    write_label_png(root / "SegmentationObject" / "a.png", numbers)
+    expected = []
+    for number in (1, 2, 9, 254):
+        places = [(y, x) for y in range(7) for x in range(9) if numbers[y, x] == number and mask[y, x] not in (0, 255)]
+        cats = sum(mask[place] == CAT for place in places)
+        class_index = CAT if cats >= len(places) - cats else DOG
+        own = [place for place in places if mask[place] == class_index]
+        if len(own) >= least:
+            expected.append((class_index, own))
+    found = [(item.class_index, [tuple(place) for place in np.argwhere(whole(item, (7, 9))).tolist()])
+             for item in voc(root).objects("a", mask, least)]
+    assert found == expected
+    for item in voc(root).objects("a", mask, least):
+        assert item.mask.any(0)[[0, -1]].all() and item.mask.any(1)[[0, -1]].all()  # the box is tight
+
+
+def specks(side: int, count: int, size: int) -> np.ndarray:
+    """A mask of `count` squares on a grid, cats and dogs in turn."""
+    step = math.isqrt(side * side // count)
+    mask = np.zeros((side, side), np.uint8)
+    for number in range(count):
+        y, x = (place * step for place in divmod(number, side // step))
+        mask[y : y + size, x : x + size] = CAT if number % 2 else DOG
+    return mask
+
+
+def rings(side: int) -> np.ndarray:
+    """A mask of rings of one pixel, one inside the other: each one's box holds all that are inside it."""
+    distance = np.abs(np.arange(side) - side // 2)
+    return np.where(np.maximum(distance[:, None], distance) % 2, CAT, 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("mask", "least", "count"), [
+    (specks(2000, 500, 40), 1, 500), (specks(2000, 30_000, 5), 1, 30_000), (specks(2000, 30_000, 5), 26, 0),
+    (rings(2000), 1, 500)], ids=["nuclei", "specks", "specks that are too small", "rings"])
+def test_memory_does_not_grow_with_the_objects(folder: Path, mask: np.ndarray, least: int, count: int) -> None:
+    """Masks of the whole image would be 2 GB for 500 nuclei of 2000 x 2000, and 120 GB for the specks."""
+    tracemalloc.start()
+    try:
+        found = voc(folder).objects("a", mask, least)
+        for item in found[:3]:
+            assert (mask[item.box[1] : item.box[3], item.box[0] : item.box[2]][item.mask] == item.class_index).all()
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(found) == count
+    assert held < 50e6 and peak < 120e6
 
 
 def test_boxes_that_lie_outside_or_are_empty(folder: Path) -> None:
@@ -454,5 +520,4 @@ def test_real_subset_reads_whole(voc_subset: Path) -> None:
         for item in own.objects(image_id, mask, 1):
             x1, y1, x2, y2 = item.box
             assert 0 <= x1 < x2 <= image.shape[1] and 0 <= y1 < y2 <= image.shape[0]
-            assert (mask[item.mask] == item.class_index).all()
-            assert item.mask.sum() == item.mask[y1:y2, x1:x2].sum()
+            assert item.mask.any() and (mask[y1:y2, x1:x2][item.mask] == item.class_index).all()
