@@ -123,6 +123,7 @@ class Trace:
                 "rows": rows.tolist(),
                 "windows": [self._window_id(row) for row in rows.tolist()],
                 "pictures": digest(pictures),
+                "pictures_channels_last": not pictures.is_contiguous(),
                 "labels": digest(labels),
                 "scores": kind(scores),
                 "bn": bn_modes(model),
