@@ -2,12 +2,13 @@
 
 import ast
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mutations import runner
 from mutations.lists import ROOT, Mutation, all_lists, read_list
-from mutations.runner import ERROR, KILLED, SURVIVED, Records, Runner
+from mutations.runner import ERROR, KILLED, SURVIVED, Records, Runner, Tree
 
 from deconvnet.errors import UserError
 
@@ -54,14 +55,20 @@ def test_a_text_that_is_not_there_once_is_told(old: str, tmp_path: Path) -> None
         Mutation("a", "a.py", old, "2", "test_a.py").mutated(tmp_path)
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """A tree with one function and one test that knows half of it."""
-    tree = tmp_path / "tree"
-    tree.mkdir()
-    (tree / "a.py").write_text("def add(a, b):\n    print('adding')\n    return a + b\n")
-    (tree / "test_a.py").write_text("from a import add\n\n\ndef test_add():\n    assert add(1, 2) == 3\n")
-    return tree
+ADDING = "def add(a, b):\n    print('adding')\n    return a + b\n"
+TEST = "from a import add\n\n\ndef test_add():\n    assert add(1, 2) == 3\n"  # knows half of it
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
+    """An empty tree, and its warm process with no libraries to import."""
+    path = tmp_path_factory.mktemp("mutated") / "tree"
+    path.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # faster
+        tree = Tree(path, ())
+    yield tree
+    tree.close()
 
 
 @pytest.mark.parametrize("old, new, tests, status, note", [
@@ -71,19 +78,18 @@ def tree(tmp_path: Path) -> Path:
     ("a + b", "a - b", "test_a.py::test_nothing", ERROR, "the unmutated tests end with 4"),
     ("print('adding')", "import time; time.sleep(99)", "test_a.py", KILLED, "it hangs"),
 ])
-def test_runner(old: str, new: str, tests: str, status: str, note: str, tree: Path, tmp_path: Path,
+def test_runner(old: str, new: str, tests: str, status: str, note: str, tree: Tree, tmp_path: Path,
                 monkeypatch: pytest.MonkeyPatch) -> None:
     """Each outcome has its name; the tree is as before; what is known is not run again, errors are."""
     monkeypatch.setattr(runner, "SLACK", 1)
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # faster
-    before = (tree / "a.py").read_text()
+    (tree.path / "a.py").write_text(ADDING)
+    (tree.path / "test_a.py").write_text(TEST)
     mutation = Mutation("one", "a.py", old, new, tests)
     first = Runner([tree], Records(tmp_path / "known.json"))
-    first.baseline(tests)
     result = first.mutate(mutation, "key")
     assert result["status"] == status and result["note"].startswith(note)
-    assert (tree / "a.py").read_text() == before
+    assert (tree.path / "a.py").read_text() == ADDING
     assert (Records(tmp_path / "known.json").get("key") is None) == (status == ERROR)
     if status != ERROR:
-        (tree / "test_a.py").unlink()
+        (tree.path / "test_a.py").unlink()
         assert Runner([tree], Records(tmp_path / "known.json")).mutate(mutation, "key")["status"] == status

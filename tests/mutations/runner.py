@@ -11,9 +11,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event, Lock
+from threading import Event, Lock, Thread
 
 from deconvnet.errors import UserError
 from deconvnet.files import write_json
@@ -22,6 +23,8 @@ from .lists import ROOT, Mutation
 
 KILLED, SURVIVED, ERROR = "killed", "SURVIVED", "ERROR"
 BASELINE_LIMIT = 900  # seconds for the tests of an unmutated tree
+LIBRARIES = ("torch", "torchvision", "cv2", "h5py", "scipy.io", "omegaconf", "safetensors.torch", "matplotlib.figure",
+             "PIL.Image", "hypothesis", "requests", "tqdm")
 SLACK, TIMES = 60, 5  # a mutation hangs after SLACK + TIMES x the unmutated tests' seconds
 
 
@@ -39,42 +42,57 @@ def copy_tree(folder: Path) -> Path:
     return tree
 
 
-def run_tests(tree: Path, tests: str, limit: float, stop: Event) -> tuple[int | None, str]:
-    """Pytest's exit status (None when it ran past `limit` seconds) and the last of its output."""
-    # No bytecode files: a mutation as long as the original, made within the same second, would go unseen.
-    environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *shlex.split(tests)]
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(command, cwd=tree, env=environment, stdin=subprocess.DEVNULL, stdout=output,
-                                   stderr=subprocess.STDOUT, start_new_session=True)
+class Tree:
+    """A copy of the tree, with a process that runs its tests (see warm.py)."""
+
+    def __init__(self, path: Path, libraries: tuple[str, ...] = LIBRARIES) -> None:
+        self.path = path
+        self._output = path.with_name("output.txt")
+        self._lines: queue.Queue[str] = queue.Queue()
+        # No bytecode files: a mutation as long as the original, made within the same second, would go unseen.
+        environment = os.environ | {"PYTHONPATH": str(self.path), "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, str(Path(__file__).with_name("warm.py")), *libraries]
+        self._server = subprocess.Popen(command, cwd=self.path, env=environment, stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True, start_new_session=True)
+        Thread(target=self._listen, args=(self._server.stdout,), daemon=True).start()
+
+    def _listen(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._lines.put(line)
+        self._lines.put("")
+
+    def run_tests(self, tests: str, limit: float, stop: Event) -> tuple[int | None, str]:
+        """Pytest's exit status (None when it ran past `limit` seconds) and the last line of its output."""
+        arguments = ["-x", "-q", "-p", "no:cacheprovider", *shlex.split(tests)]
+        self._server.stdin.write(json.dumps({"arguments": arguments, "output": str(self._output)}) + "\n")
+        self._server.stdin.flush()
+        process = int(self._lines.get())
         try:
-            status = _wait(process, limit, stop)
+            status = self._status(limit, stop)
         finally:
-            _end(process)
-        output.seek(0)
-        lines = output.read().decode(errors="replace").strip().splitlines()
-    return status, "\n".join(lines[-8:])
+            try:  # what the tests may have left running, or all of them
+                os.killpg(process, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        if status is None:
+            self._lines.get()  # the killed run's
+        lines = self._output.read_text(errors="replace").strip().splitlines()
+        return status, lines[-1] if lines else ""
 
+    def _status(self, limit: float, stop: Event) -> int | None:
+        ends = time.monotonic() + limit
+        while time.monotonic() < ends:
+            if stop.is_set():
+                raise KeyboardInterrupt
+            try:
+                return int(self._lines.get(timeout=0.5))
+            except queue.Empty:
+                pass
+        return None
 
-def _wait(process: subprocess.Popen, limit: float, stop: Event) -> int | None:
-    ends = time.monotonic() + limit
-    while time.monotonic() < ends:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        try:
-            return process.wait(0.5)
-        except subprocess.TimeoutExpired:
-            pass
-    return None
-
-
-def _end(process: subprocess.Popen) -> None:
-    """Ends what the tests may have left running, or all of them."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    process.wait()
+    def close(self) -> None:
+        self._server.kill()
+        self._server.wait()
 
 
 class Records:
@@ -107,28 +125,37 @@ def key_of(mutation: Mutation, tree: Path) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
+def unmutated_parts(tests: str) -> list[str]:
+    """What to run unmutated: each file by itself, so that each runs once; all arguments together with an option."""
+    words = shlex.split(tests)
+    return [tests] if any(word.startswith("-") for word in words) else words
+
+
 class Runner:
     """Runs tests in the copies, one process a copy."""
 
-    def __init__(self, trees: list[Path], records: Records) -> None:
+    def __init__(self, trees: list[Tree], records: Records) -> None:
         self.records = records
         self.stop = Event()
-        self._trees: queue.Queue[Path] = queue.Queue()
+        self._trees: queue.Queue[Tree] = queue.Queue()
         for tree in trees:
             self._trees.put(tree)
         self.seconds: dict[str, float] = {}  # of the unmutated tests
         self.broken: dict[str, str] = {}  # what the unmutated tests say that do not pass
+        self._baselines = Lock()
 
     def baseline(self, tests: str) -> None:
-        """Sees that the tests pass in the unmutated tree."""
+        """Sees, once, that the tests pass in the unmutated tree."""
+        if tests in self.seconds:
+            return
         tree, started = self._trees.get(), time.monotonic()
         try:
-            status, said = run_tests(tree, tests, BASELINE_LIMIT, self.stop)
+            status, said = tree.run_tests(tests, BASELINE_LIMIT, self.stop)
         finally:
             self._trees.put(tree)
         self.seconds[tests] = time.monotonic() - started
         if status != 0:
-            self.broken[tests] = f"the unmutated tests end with {status}: {said.splitlines()[-1] if said else ''}"
+            self.broken[tests] = f"the unmutated tests end with {status}: {said}"
         print(f"{'pass' if status == 0 else 'FAIL':9}{self.seconds[tests]:6.1f} s  unmutated: {tests}", flush=True)
 
     def mutate(self, mutation: Mutation, key: str) -> dict:
@@ -142,14 +169,20 @@ class Runner:
         return result
 
     def _tried(self, mutation: Mutation) -> dict:
-        if mutation.tests in self.broken:
-            return {"status": ERROR, "seconds": 0.0, "note": self.broken[mutation.tests]}
+        parts = unmutated_parts(mutation.tests)
+        with self._baselines:
+            for part in parts:
+                self.baseline(part)
+        for part in parts:
+            if part in self.broken:
+                return {"status": ERROR, "seconds": 0.0, "note": self.broken[part]}
+        limit = SLACK + TIMES * sum(self.seconds[part] for part in parts)
         tree, started = self._trees.get(), time.monotonic()
-        path = tree / mutation.file
+        path = tree.path / mutation.file
         original = path.read_text()
         try:
-            path.write_text(mutation.mutated(tree))
-            status, said = run_tests(tree, mutation.tests, SLACK + TIMES * self.seconds[mutation.tests], self.stop)
+            path.write_text(mutation.mutated(tree.path))
+            status, said = tree.run_tests(mutation.tests, limit, self.stop)
         finally:
             path.write_text(original)
             self._trees.put(tree)
@@ -158,24 +191,25 @@ class Runner:
             return {"status": KILLED, "seconds": seconds, "note": "it hangs"}
         if status in (0, 1):
             return {"status": KILLED if status else SURVIVED, "seconds": seconds, "note": ""}
-        return {"status": ERROR, "seconds": seconds, "note": f"pytest ends with {status}: {said.splitlines()[-1]}"}
+        return {"status": ERROR, "seconds": seconds, "note": f"pytest ends with {status}: {said}"}
 
 
 def run_mutations(mutations: list[Mutation], jobs: int, known: Path) -> list[dict]:
-    """Runs the tests unmutated, then the mutations, `jobs` at once; one result each, in order.
+    """Runs the mutations, `jobs` at once; one result each, in order.
 
     known: the JSON file of earlier results, read and added to.
     """
     records = Records(known)
     with tempfile.TemporaryDirectory(prefix="mutations-") as folder, ThreadPoolExecutor(jobs) as pool:
-        trees = [copy_tree(Path(folder) / str(number)) for number in range(jobs)]
+        trees = [Tree(copy_tree(Path(folder) / str(number))) for number in range(jobs)]
         runner = Runner(trees, records)
-        keys = [key_of(one, trees[0]) for one in mutations]
-        unknown = [one.tests for one, key in zip(mutations, keys, strict=True) if not records.get(key)]
+        keys = [key_of(one, trees[0].path) for one in mutations]
         try:
-            list(pool.map(runner.baseline, dict.fromkeys(unknown)))
             return list(pool.map(runner.mutate, mutations, keys))
         except BaseException:
             runner.stop.set()
             pool.shutdown(cancel_futures=True)
             raise
+        finally:
+            for tree in trees:
+                tree.close()
