@@ -4,6 +4,7 @@ What a training sees at position p (the p-th example since its start) depends on
 training goes on with exactly the examples it would have seen.
 """
 
+import io
 import signal
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import cv2
 import h5py
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -20,6 +22,7 @@ from deconvnet.errors import UserError, describe
 from deconvnet.recipe import Recipe
 from deconvnet.voc import VOID, VocFolder, VocObject
 from deconvnet.windows import MEAN_RGB, object_labels, window_labels, window_picture
+from proposals.columns import CROPS
 from proposals.files import Rows
 
 Example = tuple[Tensor, Tensor, int]  # picture uint8 3 x H x W, labels uint8 H x W, the row it was made from
@@ -107,15 +110,32 @@ class WindowCrops(Dataset):
         return self._read[image_id]
 
     def _stored(self, row: int) -> tuple[np.ndarray, np.ndarray]:
-        if self._file is None:  # opened in each loading process: an HDF5 handle does not survive a fork
-            self._file = h5py.File(self.rows.path, "r")
-        picture, labels = (
-            cv2.imdecode(self._file[name][row], mode)
-            for name, mode in (("picture", cv2.IMREAD_COLOR), ("labels", cv2.IMREAD_GRAYSCALE))
-        )
-        if picture is None or labels is None:
-            raise UserError(f"{self.rows.path}: the crop of row {row} is damaged; make the file again")
+        try:
+            if self._file is None:  # opened in each loading process: an HDF5 handle does not survive a fork
+                self._file = h5py.File(self.rows.path, "r")
+            picture, labels = (self._file[name][slice(*self.rows.crops[name][row : row + 2])] for name in CROPS)
+        except (OSError, KeyError, ValueError) as error:  # a checksum that does not fit among them
+            raise self._damaged(row, str(error)) from None
+        side = self.recipe.windows.warp
+        picture, labels = self._decoded(row, picture, (side, side, 3)), self._decoded(row, labels, (side, side))
+        if ((labels >= len(self.rows.attributes["classes"])) & (labels != VOID)).any():
+            raise self._damaged(row, "it has labels of no class")
         return np.ascontiguousarray(picture[..., ::-1]), labels
+
+    def _decoded(self, row: int, encoded: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        try:
+            with Image.open(io.BytesIO(encoded)) as header:  # before a wrong size takes memory
+                size = header.size
+        except Exception as error:  # Pillow raises many kinds
+            raise self._damaged(row, str(error)) from None
+        decoded = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED) if size == shape[1::-1] else None
+        if decoded is None or decoded.shape != shape or decoded.dtype != np.uint8:
+            raise self._damaged(row, f"it is {size[0]}x{size[1]}, or cannot be decoded as 8-bit "
+                                     f"{'RGB' if len(shape) == 3 else 'grey'} of {shape[1]}x{shape[0]}")
+        return decoded
+
+    def _damaged(self, row: int, why: str) -> UserError:
+        return UserError(f"{self.rows.path}: the crop of row {row} is damaged ({why}); make the file again")
 
 
 class ImageCanvases(Dataset):

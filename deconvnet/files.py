@@ -68,7 +68,7 @@ def hdf5_written_whole(path: Path | str) -> Iterator[h5py.File]:
     """
     with StopRequest(), written_whole(path) as temporary, _Forgiving(temporary) as disk:
         try:
-            with h5py.File(disk, "w") as file:
+            with h5py.File(disk, "w", libver=("v110", "v110")) as file:
                 yield file
         finally:
             if disk.failure:

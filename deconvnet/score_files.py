@@ -17,7 +17,8 @@ def write_scores(path: Path, scores: np.ndarray, kind: str) -> None:
     if not np.isfinite(stored).all():
         raise UserError(f"{path}: scores that are not finite as float16: set infer.score_type=float32")
     with hdf5_written_whole(path) as file:
-        file.create_dataset("scores", data=stored, chunks=(1, *stored.shape[1:]), compression="lzf", shuffle=True)
+        file.create_dataset("scores", data=stored, chunks=(1, *stored.shape[1:]), compression="lzf", shuffle=True,
+                            fletcher32=True)
 
 
 def check_finite(scores: np.ndarray, name: str) -> None:
@@ -26,15 +27,19 @@ def check_finite(scores: np.ndarray, name: str) -> None:
         raise UserError(f"{name}: scores that are not finite: the network is broken; try other weights")
 
 
-def read_scores(path: Path, size: tuple[int, int]) -> np.ndarray:
+def read_scores(path: Path, size: tuple[int, int], classes: int) -> np.ndarray:
     """Scores, float32 C x H x W, of an image of this size (height, width). Raises UserError for a damaged file."""
     try:
         with h5py.File(path, "r") as file:
-            scores = file["scores"][:].astype(np.float32)
-    except (OSError, KeyError) as error:
+            stored = file["scores"]
+            if stored.shape != (classes, *size) or stored.dtype not in (np.float16, np.float32):
+                raise UserError(f"{path}: scores of shape {stored.shape}, {stored.dtype}; expected {(classes, *size)}, "
+                                "classes and the image's height and width: remove it and run again")
+            scores = stored[:].astype(np.float32)
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: not a score file, cut short or damaged ({error}): remove it and run again") from None
-    if scores.shape[1:] != size:
-        raise UserError(f"{path}: scores of {scores.shape[1:]}, the image is {size}: remove it and run again")
+    if not np.isfinite(scores).all():
+        raise UserError(f"{path}: damaged: scores that are not finite: remove it and run again")
     return scores
 
 

@@ -12,7 +12,7 @@ from deconvnet.files import read_json, write_json, write_text
 from deconvnet.recipe import VOC_CLASSES, Recipe, recipe_to_dict
 from experiments.records import Record, log_lines, read_run
 from experiments.table1 import Result, Row, class_mean, paper_table, read_result, read_server_result, table_rows
-from proposals.files import opened
+from proposals.files import read_outline
 from stages.cli import make_parser, run_command
 from stages.run_folder import RunFolder
 
@@ -93,16 +93,15 @@ def _edges(run: RunFolder, *splits: str) -> str:
     for split in splits:
         path = run.proposals(split)
         if path.is_file():
-            with opened(path) as file:
-                return str(file.attrs.get("edges", "not recorded"))
+            return read_outline(path, "proposals").attributes["edges"]
     return "no proposals in this run folder"
 
 
 def _windows(path: Path, balance: str) -> str:
     if not path.is_file():
         return "none in this run folder"
-    with opened(path) as file:
-        return f"{int(file['first'][-1]):,} from {len(file['image_ids']):,} images, balanced: {balance}"
+    rows = read_outline(path, "windows")
+    return f"{rows.first[-1]:,} from {len(rows.image_ids):,} images, balanced: {balance}"
 
 
 def _training(folder: Path, planned: int, batch: int, unit: str) -> str:

@@ -6,13 +6,17 @@ recipe (the keys that shaped the file, JSON). And for the M images: image_ids, s
 
     proposals: boxes (N x 4), scores (N); attribute edges, the name of the edge detector
     windows:   a dataset for each field of WindowRows; attribute stage; with --materialize also picture and labels,
-               the encoded window warped to windows.warp (bytes of a PNG or JPEG, and of a PNG)
+               the encoded windows warped to windows.warp (bytes of PNGs or JPEGs, and of PNGs, one behind the other),
+               and picture_length and labels_length (N)
+
+Every byte is under a checksum that HDF5 verifies when it reads: its own, which metadata have since version 1.10 of its
+format, and Fletcher-32 over the data. Nothing is of variable length, since HDF5 keeps such values without one.
 """
 
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +26,37 @@ import numpy as np
 from deconvnet.errors import UserError
 from deconvnet.files import hdf5_written_whole
 from deconvnet.interrupts import StopRequest
+from deconvnet.schemas import ProposalAttributes, WindowAttributes, checked
 from deconvnet.voc import fingerprint_of
+from proposals.columns import (
+    BYTES,
+    COLUMNS,
+    CROPS,
+    FIRST,
+    LENGTHS,
+    SIZES,
+    Misfit,
+    check_column,
+    check_first,
+    check_together,
+    read_column,
+    read_ids,
+)
 from proposals.parts import Arrays
-from proposals.select import WindowRows
 
-FORMAT_VERSION = 1
-ENCODED = h5py.vlen_dtype(np.uint8)
-ROW_FIELDS = tuple(field.name for field in fields(WindowRows))
-CROPS = ("picture", "labels")
+FORMAT_VERSION = 2  # 1 had crops of variable length and no checksums
 JSON_ATTRIBUTES = ("classes", "recipe", "shaped_by")
+ATTRIBUTES = {"proposals": ProposalAttributes, "windows": WindowAttributes}
+ROW_FIELDS = tuple(COLUMNS["windows"])
+CHUNK = 1 << 16  # bytes of encoded crops under one checksum: a crop is read with little of its neighbours
+REMEDY = "remove it and make it again with stages.build_proposals"
 
 
 def write_rows(path: Path, image_ids: list[str], parts: Iterable[Arrays], attributes: dict[str, Any]) -> None:
     """Writes a file of rows, image by image, whole or not at all.
 
     parts: for each image 'size' (height, width) and equally long row arrays, the same names for every image; for
-    an encoded crop the name's bytes and 'NAME_length', since .npz has no ragged arrays.
+    encoded crops the bytes of all of them, and 'NAME_length'.
     """
     with hdf5_written_whole(path) as file, StopRequest() as stop:
         sizes, first = [], [0]
@@ -45,32 +64,33 @@ def write_rows(path: Path, image_ids: list[str], parts: Iterable[Arrays], attrib
             stop.stop_if_asked()
             sizes.append(arrays.pop("size"))
             first.append(first[-1] + _append(file, arrays))
-        file["image_ids"] = np.array(image_ids, dtype=h5py.string_dtype())
-        file["sizes"] = np.array(sizes, np.int32).reshape(-1, 2)
-        file["first"] = np.array(first, np.int64)
+        own = {"image_ids": _texts(image_ids), "sizes": np.array(sizes, np.int32).reshape(-1, 2),
+               "first": np.array(first, np.int64)}
+        for name, values in own.items():
+            file.create_dataset(name, data=values, chunks=True, fletcher32=True)
         file.attrs["format_version"] = FORMAT_VERSION
         for name, value in attributes.items():
-            file.attrs[name] = json.dumps(value) if name in JSON_ATTRIBUTES else value
+            value = json.dumps(value) if name in JSON_ATTRIBUTES else value
+            file.attrs[name] = _texts([value]).reshape(()) if isinstance(value, str) else value
+
+
+def _texts(values: list[str]) -> np.ndarray:
+    """Texts of a fixed length: that of the longest."""
+    encoded = [value.encode() for value in values]
+    return np.array(encoded, h5py.string_dtype("utf-8", max(1, *map(len, encoded))))
 
 
 def _append(file: h5py.File, arrays: Arrays) -> int:
-    rows = {name: array for name, array in arrays.items() if not name.startswith(CROPS)}
-    for name in CROPS:
-        if name in arrays:
-            ends = np.cumsum(arrays[f"{name}_length"])
-            rows[name] = np.split(arrays[name], ends[:-1]) if len(ends) else []
-    for name, array in rows.items():
+    for name, array in arrays.items():
         if name not in file:
-            kind, shape = (ENCODED, ()) if name in CROPS else (array.dtype, array.shape[1:])
-            file.create_dataset(name, (0, *shape), kind, maxshape=(None, *shape), chunks=True)
+            chunks = (CHUNK,) if name in CROPS else True
+            file.create_dataset(name, (0, *array.shape[1:]), array.dtype, maxshape=(None, *array.shape[1:]),
+                                chunks=chunks, fletcher32=True)
         data, before = file[name], len(file[name])
         data.resize(before + len(array), axis=0)
-        if name in CROPS:  # one by one: h5py takes equally long byte strings for a matrix
-            for index, encoded in enumerate(array):
-                data[before + index] = encoded
-        elif len(array):
+        if len(array):
             data[before:] = array
-    return len(next(iter(rows.values())))
+    return next(len(array) for name, array in arrays.items() if name not in CROPS)
 
 
 @dataclass
@@ -82,8 +102,13 @@ class Rows:
     image_ids: list[str]
     sizes: np.ndarray
     first: np.ndarray
-    columns: Arrays
-    materialized: bool
+    columns: Arrays = field(default_factory=dict)
+    crops: Arrays = field(default_factory=dict)  # of picture and labels: where each row's bytes are (N + 1)
+
+    @property
+    def materialized(self) -> bool:
+        """Whether the file holds the crops, so that the images are not needed."""
+        return bool(self.crops)
 
     @property
     def image(self) -> np.ndarray:
@@ -120,43 +145,54 @@ def read_rows(path: Path, kind: str, fingerprint: str | None = None) -> Rows:
     """Reads a proposals or windows file whole, but for its crops.
 
     kind: 'proposals' or 'windows'. fingerprint: that of the data set in use; None when the file stands alone.
-    Raises UserError for a missing, cut or foreign file, another format version, another data set.
+    Raises UserError for a missing, cut, damaged or foreign file, another format version, another data set.
     """
     with opened(path) as file:
-        attributes = dict(file.attrs)
-        attributes |= {name: json.loads(attributes[name]) for name in JSON_ATTRIBUTES if name in attributes}
-        if attributes.get("format") != kind:
-            raise UserError(f"{path}: not a {kind} file of this project (format {attributes.get('format')!r})")
-        if attributes.get("format_version") != FORMAT_VERSION:
-            raise UserError(f"{path}: format version {attributes.get('format_version')}, this program reads "
-                            f"{FORMAT_VERSION}; make the file again with stages.build_proposals")
-        if fingerprint is not None and fingerprint not in (attributes["fingerprint"], _own_fingerprint(file)):
+        rows = _read_outline(file, path, kind)
+        # The second is that of the list when the images that --on-error skip left out have left it too.
+        known = rows.attributes["fingerprint"], fingerprint_of(rows.attributes["classes"], rows.image_ids)
+        if fingerprint is not None and fingerprint not in known:
             raise UserError(f"{path}: was made for another data set, split list or class list (split "
-                            f"{attributes['split']!r}); remove it or use another run folder")
-        names = ("boxes", "scores") if kind == "proposals" else ROW_FIELDS
-        missing = {"image_ids", "sizes", "first", *names} - set(file)
-        if missing:
-            raise UserError(f"{path}: cut short or damaged: no {sorted(missing)[0]} in it")
-        rows = Rows(
-            path=path,
-            attributes=attributes,
-            image_ids=list(file["image_ids"].asstr()[:]),
-            sizes=file["sizes"][:],
-            first=file["first"][:],
-            columns={name: file[name][:] for name in names},
-            materialized="picture" in file,
-        )
-    lengths = {len(column) for column in rows.columns.values()}
-    shapes = {column.shape[1:] for name, column in rows.columns.items() if name in ("boxes", "box", "window")}
-    steps = np.diff(rows.first, prepend=0)
-    if len(steps) != len(rows.image_ids) + 1 or min(steps) < 0 or lengths != {sum(steps)} or shapes != {(4,)}:
-        raise UserError(f"{path}: damaged: its columns do not fit together")
+                            f"{rows.attributes['split']!r}); remove it or use another run folder")
+        count = int(rows.first[-1])
+        rows.columns = {name: read_column(file, name, column, count) for name, column in COLUMNS[kind].items()}
+        if kind == "windows" and "picture" in file:
+            rows.crops = {name: _read_places(file, name, count) for name in CROPS}
+        check_together(kind, rows.image_ids, rows.sizes, rows.first, rows.columns, rows.attributes)
     return rows
 
 
-def _own_fingerprint(file: h5py.File) -> str:
-    """That of the list when the images that --on-error skip left out have left it too."""
-    return fingerprint_of(json.loads(file.attrs["classes"]), list(file["image_ids"].asstr()[:]))
+def read_outline(path: Path, kind: str) -> Rows:
+    """As read_rows, but only attributes, image ids, sizes and where each image's rows are: quick for any file."""
+    with opened(path) as file:
+        return _read_outline(file, path, kind)
+
+
+def _read_outline(file: h5py.File, path: Path, kind: str) -> Rows:
+    attributes = attributes_of(file)
+    if attributes.get("format") != kind:
+        raise UserError(f"{path}: not a {kind} file of this project (format {attributes.get('format')!r})")
+    if attributes.get("format_version") != FORMAT_VERSION:
+        raise UserError(f"{path}: format version {attributes.get('format_version')}, this program reads "
+                        f"{FORMAT_VERSION}; make the file again with stages.build_proposals")
+    about = checked(ATTRIBUTES[kind], attributes, path, REMEDY)
+    ids = read_ids(file)
+    sizes, first = read_column(file, "sizes", SIZES, len(ids)), read_column(file, "first", FIRST, len(ids) + 1)
+    check_first(first)
+    return Rows(path, about.model_dump(by_alias=True), ids, sizes, first)
+
+
+def _read_places(file: h5py.File, name: str, count: int) -> np.ndarray:
+    """Where each encoded crop begins among the bytes, and where the last one ends: int64 N + 1."""
+    places = np.append(0, np.cumsum(read_column(file, f"{name}_length", LENGTHS, count)))
+    check_column(file, name, BYTES, int(places[-1]))
+    return places
+
+
+def attributes_of(file: h5py.File) -> dict[str, Any]:
+    """A file's attributes as Python's texts and numbers."""
+    values = {name: value.item() if isinstance(value, np.generic) else value for name, value in file.attrs.items()}
+    return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
 
 
 @contextmanager
@@ -167,6 +203,8 @@ def opened(path: Path) -> Iterator[h5py.File]:
     try:
         with h5py.File(path, "r") as file:
             yield file
+    except Misfit as error:
+        raise UserError(f"{path}: cut short or damaged: {error}; {REMEDY}") from None
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise UserError(f"{path}: not an HDF5 file, cut short or damaged ({error}); remove it and make it again "
                         "with stages.build_proposals") from None

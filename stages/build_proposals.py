@@ -19,7 +19,7 @@ from deconvnet.voc import VocFolder
 from deconvnet.windows import object_labels, window_labels, window_picture
 from proposals.edge_boxes import propose
 from proposals.edges import EdgeDetector, make_detector
-from proposals.files import opened, read_rows, write_rows
+from proposals.files import opened, read_outline, read_rows, write_rows
 from proposals.parts import Arrays, make_parts, read_part, remove_parts
 from proposals.select import stage1_rows, stage2_rows
 from stages.cli import make_parser, run_command
@@ -119,8 +119,7 @@ def warn_of_other_edges(run: RunFolder, name: str) -> None:
     """Says it loudly when the run's proposals so far come from another edge detector than `name`."""
     folders = [folder / "proposals" for folder in (run.root, *run.sources)]
     for path in [path for folder in folders for path in sorted(folder.glob("[!.]*.h5"))]:  # not a killed one's .part.h5
-        with opened(path) as file:
-            made = file.attrs.get("edges")
+        made = read_outline(path, "proposals").attributes["edges"]
         if made != name:
             log.warning("!!! %s was made with edges %s, this is %s: other windows than the network was trained on. "
                         "--edge-model gives the structured-edge model.", path, made, name)

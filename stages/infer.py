@@ -131,7 +131,7 @@ class Scorer:
         path = self.run.scores(self.source.split, self.name) / f"{image_id}.h5"
         if not path.is_file():
             write_scores(path, self._compute(image_id, image), self.run.recipe.infer.score_type)
-        return read_scores(path, image.shape[:2])
+        return read_scores(path, image.shape[:2], len(self.run.recipe.data.classes))
 
     def _compute(self, image_id: str, image: np.ndarray) -> np.ndarray:
         from deconvnet.scoring import score_image, score_windows, scoring_windows

@@ -16,7 +16,7 @@ from deconvnet.errors import UsageError
 from deconvnet.layer_table import layer_table
 from deconvnet.recipe import Recipe, load_recipe, recipe_difference, recipe_keys, recipe_to_dict
 from deconvnet.weights import read_safetensors
-from proposals.files import opened
+from proposals.files import attributes_of, opened, read_rows
 from stages.cli import make_parser, run_command
 
 LONG = 60  # characters of a value, before it is cut
@@ -78,7 +78,8 @@ def print_safetensors(path: Path) -> None:
 def print_hdf5(path: Path) -> None:
     """A file of proposals, windows or scores: attributes, datasets, ranges of numbers, rows by class."""
     with opened(path) as file:
-        attributes = {name: _decoded(value) for name, value in file.attrs.items()}
+        attributes = {name: _decoded(value) for name, value in attributes_of(file).items()}
+        ours = read_rows(path, attributes["format"]) if attributes.get("format") in ("proposals", "windows") else None
         recipe = attributes.pop("recipe", None)
         kind = "score maps of an image" if set(file) == {"scores"} else "HDF5, not of this project"
         version = f", version {attributes.pop('format_version')}" if "format_version" in attributes else ""
@@ -99,10 +100,10 @@ def print_hdf5(path: Path) -> None:
         print_table(("dataset", "shape", "type", "values"), shown)
         if len(shown) < len(rows):
             print(f"... and {len(rows) - len(shown):,} more")
-        if "class_index" in file and isinstance(attributes.get("classes"), list):
-            counts = np.bincount(file["class_index"][:], minlength=len(attributes["classes"]))
-            print("\nrows by class: " + ", ".join(f"{name} {count:,}" for name, count
-                                                   in zip(attributes["classes"], counts, strict=False) if count))
+    if ours and "class_index" in ours.columns:
+        counts = np.bincount(ours.columns["class_index"], minlength=len(attributes["classes"]))
+        print("\nrows by class: " + ", ".join(f"{name} {count:,}" for name, count
+                                               in zip(attributes["classes"], counts, strict=True) if count))
 
 
 def print_tensors(tensors: dict[str, Tensor]) -> None:
@@ -136,7 +137,8 @@ def print_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Non
 def _dataset(data: h5py.Dataset) -> tuple[str, str, str]:
     kind = data.dtype
     shape = " x ".join(f"{size:,}" for size in data.shape) or "one"
-    if kind.kind in "iuf" and data.size and data.ndim <= 2:  # rows; score maps would be long to read
+    whole = data.size and data.id.get_storage_size() >= data.nbytes  # else a few bytes might claim to be terabytes
+    if kind.kind in "iuf" and whole and data.ndim <= 2:  # rows; score maps would be long to read
         values = data[()]
         if np.isnan(values).all():
             return shape, str(kind), "none (NaN)"

@@ -28,10 +28,12 @@ from deconvnet.errors import UserError
 from deconvnet.recipe import Recipe, load_recipe
 from deconvnet.voc import VocFolder
 from experiments.synthetic_voc import generate
-from proposals.files import ROW_FIELDS, Rows, read_rows, write_rows
+from proposals.columns import COLUMNS
+from proposals.files import Rows, read_rows, write_rows
 from proposals.select import stage1_rows
 from stages.build_proposals import build_windows
 from stages.run_folder import RunFolder
+from tests.row_files import attributes
 
 WARP, INPUT = 36, 32
 SPARE = WARP - INPUT
@@ -52,13 +54,14 @@ def coded_windows(tmp_path_factory) -> Rows:
     ys, xs = np.mgrid[:WARP, :WARP].astype(np.uint8)
     pictures = [encoded(np.dstack([xs, ys, np.full_like(xs, row)])) for row in range(3)]
     labels = [encoded(xs + 40) for _ in range(3)]
-    row = {name: np.zeros((3, 4) if name in ("window", "box") else 3, np.int32) for name in ROW_FIELDS}
+    row = {name: np.zeros((3, *column.shape), column.kind) for name, column in COLUMNS["windows"].items()}
     row["window"][:] = [[-2, 3, 40, 50], [0, 0, 9, 9], [1, 1, 5, 5]]
+    row["box"][:], row["class_index"][:] = [1, 1, 5, 5], 1
     part = {"size": np.array([60, 60], np.int32), **row}
     for name, items in (("picture", pictures), ("labels", labels)):
         part[name], part[f"{name}_length"] = np.concatenate(items), np.array([len(item) for item in items])
     path = tmp_path_factory.mktemp("coded") / "windows.h5"
-    write_rows(path, ["first"], [part], {"format": "windows", "stage": 2, "split": "train", "fingerprint": "none"})
+    write_rows(path, ["first"], [part], attributes("windows", stage=2, classes=[f"class {n}" for n in range(99)]))
     return read_rows(path, "windows")
 
 
@@ -79,7 +82,7 @@ def stage1(tmp_path_factory, voc, recipe) -> Rows:
     parts = [{"size": np.array(voc.read_mask(one).shape, np.int32),
               **vars(stage1_rows(voc.objects(one), recipe.windows))} for one in ids]
     path = tmp_path_factory.mktemp("stage1") / "windows.h5"
-    write_rows(path, ids, parts, {"format": "windows", "stage": 1, "split": "train", "fingerprint": "none"})
+    write_rows(path, ids, parts, attributes("windows"))
     return read_rows(path, "windows")
 
 
@@ -202,7 +205,8 @@ def test_a_damaged_crop_names_file_and_row(tmp_path, coded_windows, recipe):
     path = tmp_path / "damaged.h5"
     path.write_bytes(coded_windows.path.read_bytes())
     with h5py.File(path, "r+") as file:
-        file["picture"][1] = np.zeros(20, np.uint8)
+        start, stop = coded_windows.crops["picture"][1:3]
+        file["picture"][start + 40 : stop] = 0
     examples = WindowCrops(read_rows(path, "windows"), None, recipe, False, (0,))
     examples[0, 0]
     with pytest.raises(UserError, match=r"damaged\.h5: the crop of row 1 is damaged"):

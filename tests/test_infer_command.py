@@ -212,7 +212,7 @@ def test_damaged_files_of_the_run(folder: Path, voc: Path, capsys) -> None:
         assert len(pngs(predictions)) == 2
     with h5py.File(scores[2], "w") as file:
         file["scores"] = np.zeros((21, 3, 4), np.float16)
-    refused(capsys, infer(folder), 1, scores[2], "(3, 4)", "remove it")
+    refused(capsys, infer(folder), 1, scores[2], "(21, 3, 4)", "remove it")
     scores[2].unlink()
     assert infer(folder) == 0 and len(pngs(predictions)) == 5
 

@@ -13,8 +13,10 @@ from deconvnet.networks import make_network, save_network
 from deconvnet.recipe import Network, Recipe, load_recipe, recipe_keys, recipe_to_dict
 from deconvnet.score_files import write_scores
 from proposals.files import write_rows
+from proposals.select import WindowRows
 from stages.cli import run_command
 from stages.inspect import main, parse
+from tests.row_files import attributes
 
 TABLE2 = Path(__file__).resolve().parents[1] / "experiments" / "table2_architecture.csv"
 
@@ -106,14 +108,20 @@ def test_safetensors(tmp_path: Path, narrow: Recipe, capsys: pytest.CaptureFixtu
 
 def test_hdf5(tmp_path: Path, narrow: Recipe, capsys: pytest.CaptureFixture) -> None:
     part = {"size": np.array([20, 30], np.int32), "boxes": np.array([[1, 2, 9, 17]], np.int32),
-            "scores": np.array([0.25], np.float32), "class_index": np.array([2], np.int32)}
-    write_rows(tmp_path / "val.h5", ["one"], [part], {
-        "format": "proposals", "edges": "gradient", "classes": narrow.data.classes, "recipe": recipe_to_dict(narrow)})
+            "scores": np.array([0.25], np.float32)}
+    write_rows(tmp_path / "val.h5", ["one"], [part], attributes("proposals", recipe=recipe_to_dict(narrow)))
     assert inspect(tmp_path / "val.h5") == 0
     out = capsys.readouterr().out
-    assert "proposals, version 1" in out and "edges: gradient" in out and "rows by class: dog 1" in out
+    assert "proposals, version 2" in out and "edges: gradient-v1" in out and "network.width = 0.0625" in out
     boxes = next(line for line in out.splitlines() if line.startswith("boxes"))
     assert boxes.split() == "boxes 1 x 4 int32 1 ... 17".split()
+    box = np.array([[1, 2, 9, 17]], np.int32)
+    rows = WindowRows(box, box, *(np.array([one], kind) for one, kind in zip(
+        (0, 0, 12, 1, np.nan), ("uint8", "int32", "uint8", "float32", "float32"), strict=True)))
+    write_rows(tmp_path / "val.h5", ["one"], [{"size": np.array([20, 30], np.int32), **vars(rows)}],
+               attributes("windows"))
+    assert inspect(tmp_path / "val.h5") == 0
+    assert "rows by class: dog 1" in capsys.readouterr().out
 
 
 def test_score_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

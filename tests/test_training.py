@@ -21,7 +21,9 @@ from deconvnet.errors import UserError
 from deconvnet.networks import make_network
 from deconvnet.recipe import Recipe, load_recipe
 from deconvnet.training import Examples, Plan, Training, pixel_loss, validate
-from proposals.files import ROW_FIELDS, Rows, read_rows, write_rows
+from proposals.columns import COLUMNS
+from proposals.files import Rows, read_rows, write_rows
+from tests.row_files import attributes
 
 CPU = torch.device("cpu")
 SIDE = 32
@@ -53,13 +55,14 @@ def windows(tmp_path_factory) -> Rows:
         pictures.append(cv2.imencode(".png", picture)[1].ravel())
         labels.append(cv2.imencode(".png", label)[1].ravel())
         classes.append(one)
-    part = {name: np.zeros((WINDOWS, 4) if name in ("window", "box") else WINDOWS, np.int32) for name in ROW_FIELDS}
+    part = {name: np.zeros((WINDOWS, *column.shape), column.kind) for name, column in COLUMNS["windows"].items()}
+    part["box"][:] = [0, 0, 36, 36]
     part["window"][:] = [[row, 0, row + 36, 36] for row in range(WINDOWS)]
     part |= {"class_index": np.array(classes, np.uint8), "size": np.array([36, 50], np.int32)}
     for name, items in (("picture", pictures), ("labels", labels)):
         part[name], part[f"{name}_length"] = np.concatenate(items), np.array([len(item) for item in items])
     path = tmp_path_factory.mktemp("windows") / "windows.h5"
-    write_rows(path, ["scene"], [part], {"format": "windows", "stage": 2, "split": "train", "fingerprint": "none"})
+    write_rows(path, ["scene"], [part], attributes("windows", stage=2, classes=CLASSES))
     return read_rows(path, "windows")
 
 

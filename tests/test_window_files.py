@@ -14,20 +14,24 @@ from hypothesis import strategies as st
 from deconvnet.crops import WindowCrops
 from deconvnet.errors import UserError
 from deconvnet.recipe import Recipe
-from proposals.files import FORMAT_VERSION, ROW_FIELDS, read_rows, write_rows
+from proposals.columns import COLUMNS
+from proposals.files import FORMAT_VERSION, ROW_FIELDS, read_outline, read_rows, write_rows
 from proposals.parts import Arrays
+from tests.row_files import attributes
 
 IDS = ["2007_000033", "b", "ä"]
-ATTRIBUTES = {"format": "windows", "stage": 1, "split": "train", "fingerprint": "0123456789abcdef",
-              "classes": ["background", "cat"], "shaped_by": {"windows.warp": 250}, "recipe": {"seed": 0, "crf.x": [1]}}
+ATTRIBUTES = attributes("windows", shaped_by={"windows.enlarge": 1.2, "windows.warp": 250},
+                        recipe={"seed": 0, "x": [1]})
 
 
 def window_part(count: int, seed: int, crops: list[tuple[bytes, bytes]] | None = None) -> Arrays:
     random = np.random.default_rng(seed)
+    corner, side = random.integers(0, 150, (count, 2)), random.integers(1, 150, (count, 2))
+    box = np.concatenate([corner, corner + side], axis=1).astype(np.int32)
     part = {
         "size": np.array([300 + seed, 500], np.int32),
-        "window": random.integers(-50, 500, (count, 4), dtype=np.int32),
-        "box": random.integers(0, 500, (count, 4), dtype=np.int32),
+        "window": box + np.array([-50, -7, 20, 50], np.int32),
+        "box": box,
         "source": random.integers(0, 2, count, dtype=np.uint8),
         "object": random.integers(0, 9, count, dtype=np.int32),
         "class_index": random.integers(1, 21, count, dtype=np.uint8),
@@ -81,10 +85,11 @@ def test_windows_come_back(counts: tuple[int, ...], tmp_path: Path) -> None:
 
 
 def test_proposals_come_back(tmp_path: Path) -> None:
-    boxes, scores = np.arange(12, dtype=np.int32).reshape(3, 4), np.array([0.9, 0.5, 0.1], np.float32)
+    boxes = np.array([[0, 0, 6, 5], [1, 2, 3, 4], [4, 1, 5, 2]], np.int32)
+    scores = np.array([0.9, 0.5, 0.1], np.float32)
     none = {"size": np.array([3, 4]), "boxes": boxes[:0], "scores": scores[:0]}
     write_rows(tmp_path / "a.h5", ["x", "y"], [none, {"size": np.array([5, 6]), "boxes": boxes, "scores": scores}],
-               ATTRIBUTES | {"format": "proposals"})
+               attributes("proposals"))
     rows = read_rows(tmp_path / "a.h5", "proposals")
     np.testing.assert_array_equal(rows.of_image("y")["boxes"], boxes)
     np.testing.assert_array_equal(rows.of_image("y")["scores"], scores)
@@ -102,10 +107,11 @@ def test_encoded_crops_come_back_byte_for_byte(lengths: list, tmp_path_factory) 
     path = tmp_path_factory.mktemp("crops") / "a.h5"
     parts = [window_part(len(image), seed, image) for seed, image in enumerate(crops)]
     write_rows(path, [str(index) for index in range(len(crops))], copies(parts), ATTRIBUTES)
-    assert read_rows(path, "windows").materialized
+    rows = read_rows(path, "windows")
+    assert rows.materialized
     with h5py.File(path) as file:
-        pairs = zip(file["picture"][:], file["labels"][:], strict=True)
-        stored = [(one.tobytes(), two.tobytes()) for one, two in pairs]
+        stored = [tuple(file[name][start:stop].tobytes() for name in ("picture", "labels")
+                        for start, stop in [rows.crops[name][row : row + 2]]) for row in range(rows.first[-1])]
     assert stored == [crop for image in crops for crop in image]
 
 
@@ -127,13 +133,18 @@ def test_crops_are_what_training_sees(tmp_path: Path) -> None:
         assert own == row
 
 
-def test_a_damaged_crop_names_file_and_row(tmp_path: Path) -> None:
+def test_a_crop_that_is_none_or_of_another_kind_names_file_and_row(tmp_path: Path) -> None:
     good = png(np.zeros((250, 250, 3), np.uint8)), png(np.zeros((250, 250), np.uint8))
-    write_rows(tmp_path / "a.h5", ["x"], [window_part(2, 0, [good, (b"no picture", good[1])])], ATTRIBUTES)
+    picture, label = np.zeros((250, 250, 3), np.uint8), np.zeros((250, 250), np.uint8)
+    wrong = [(b"no picture", good[1]), (png(picture[1:]), good[1]), (png(picture[..., 0]), good[1]),
+             (png(np.zeros((250, 250, 4), np.uint8)), good[1]), (png(picture.astype(np.uint16)), good[1]),
+             (good[0], png(picture)), (good[0], png(label[:, 1:])), (good[0], png(label + 21))]
+    write_rows(tmp_path / "a.h5", ["x"], [window_part(1 + len(wrong), 0, [good, *wrong])], ATTRIBUTES)
     examples = WindowCrops(read_rows(tmp_path / "a.h5", "windows"), None, Recipe(), augment=False, seed=(0,))
     assert examples[0, 0][2] == 0
-    with pytest.raises(UserError, match="a.h5: the crop of row 1 is damaged"):
-        examples[0, 1]
+    for row in range(1, 1 + len(wrong)):
+        with pytest.raises(UserError, match=f"a.h5: the crop of row {row} is damaged"):
+            examples[0, row]
 
 
 def test_windows_without_crops_need_the_images(tmp_path: Path) -> None:
@@ -212,17 +223,93 @@ def test_a_missing_column_is_named(name: str, tmp_path: Path) -> None:
     replace("first", np.array([], np.int64)),
     replace("first", np.array([0, 4, 2, 5], np.int64)),
     replace("image_ids", np.array(["x", "y"], dtype=h5py.string_dtype())),
+    replace("image_ids", np.array([b"x", b"y", b"x"], dtype=h5py.string_dtype(length=1))),
     replace("image_ids", np.array([1, 2, 3])),
     replace("box", np.zeros((5, 3), np.int32)),
     lambda file: file.attrs.pop("fingerprint"),
     lambda file: file.attrs.modify("shaped_by", "{"),
     lambda file: file.attrs.modify("classes", json.dumps(3)[:0]),
     lambda file: file.create_group("again") and file.move("box", "again/box"),
-], ids=range(12))
+], ids=range(13))
 def test_contents_that_do_not_fit_together(action: Callable, tmp_path: Path) -> None:
     windows_file(tmp_path / "a.h5")
     change(tmp_path / "a.h5", action)
     refused(tmp_path / "a.h5", fingerprint=ATTRIBUTES["fingerprint"])
+
+
+def value(name: str, index: object, new: object) -> Callable[[h5py.File], None]:
+    def action(file: h5py.File) -> None:
+        file[name][index] = new
+
+    return action
+
+
+WRONG_WINDOWS = {
+    "sizes": [value("sizes", 1, [0, 500]), value("sizes", 1, [-3, 500])],
+    "first": [value("first", slice(None), [0, 3, 2, 5]), value("first", slice(None), [1, 2, 2, 5])],
+    "box": [value("box", 3, [9, 9, 8, 12]), value("box", 3, [9, 9, 9, 12]), value("box", 3, [9, 9, 501, 12]),
+            value("box", 3, [9, 9, 2**31 - 1, 12]), value("box", 3, [-1, 9, 8, 12])],
+    "window": [value("window", 4, [9, 9, 8, 12]), value("window", 4, [-99_999, 0, 8, 12]),
+               value("window", 4, [0, 0, 2**31 - 1, 12])],
+    "class": [value("class_index", 2, 21), value("class_index", 2, 0), value("class_index", 2, 255)],
+    "source": [value("source", 0, 2)],
+    "object": [value("object", 0, -1)],
+    "overlap": [value("overlap", 0, 1.5), value("overlap", 0, -0.1), value("overlap", 0, np.nan)],
+    "score": [value("score", 0, np.inf)],
+    "stage": [lambda file: file.attrs.update(stage=3), lambda file: file.attrs.update(stage="1"),
+              lambda file: file.attrs.pop("stage")],
+    "split": [lambda file: file.attrs.update(split=7)],
+    "classes": [lambda file: file.attrs.modify("classes", '["one"]'),
+                lambda file: file.attrs.modify("classes", '[["a"], "b"]')],
+    "windows.enlarge": [lambda file: file.attrs.modify("shaped_by", "{}"),
+                        lambda file: file.attrs.modify("shaped_by", '{"windows.enlarge": "2"}')],
+}
+
+
+@pytest.mark.parametrize("word", WRONG_WINDOWS)
+def test_values_out_of_range_are_named(word: str, tmp_path: Path) -> None:
+    for action in WRONG_WINDOWS[word]:
+        windows_file(tmp_path / "a.h5")
+        change(tmp_path / "a.h5", action)
+        refused(tmp_path / "a.h5", "damaged", word)
+
+
+@pytest.mark.parametrize(("word", "action"), [
+    ("row 1: its score", value("scores", slice(None), [0.5, 0.6, 0.1])), ("scores", value("scores", 0, np.nan)),
+    ("image y, row 2: the box", value("boxes", 2, [3, 1, 2, 4])), ("boxes", value("boxes", 2, [0, 0, 2**31 - 1, 4])),
+    ("row 0: the box", value("boxes", 0, [0, 0, 7, 4])), ("edges", lambda file: file.attrs.pop("edges")),
+])
+def test_proposals_out_of_range_are_named(word: str, action: Callable, tmp_path: Path) -> None:
+    part = {"size": np.array([5, 6]), "boxes": np.array([[0, 0, 6, 5], [1, 2, 3, 4], [4, 1, 5, 2]], np.int32),
+            "scores": np.array([0.9, 0.9, 0.1], np.float32)}
+    write_rows(tmp_path / "a.h5", ["y"], [part], attributes("proposals"))
+    assert read_rows(tmp_path / "a.h5", "proposals").first.tolist() == [0, 3]
+    change(tmp_path / "a.h5", action)
+    refused(tmp_path / "a.h5", "damaged", word, kind="proposals")
+
+
+@pytest.mark.parametrize("kind", ["f4", "i8", "u1", h5py.string_dtype(), bool], ids=str)
+@pytest.mark.parametrize("name", ["sizes", "first", "box", "overlap", "image_ids"])
+def test_columns_of_another_type_are_named(name: str, kind: object, tmp_path: Path) -> None:
+    windows_file(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        if file[name].dtype == kind:
+            return
+        values = np.zeros(file[name].shape, kind) if not h5py.check_string_dtype(np.dtype(kind)) else [["x"]]
+        del file[name]
+        file[name] = values
+    refused(tmp_path / "a.h5", name)
+
+
+def test_a_column_that_claims_terabytes_is_refused_without_taking_them(tmp_path: Path) -> None:
+    windows_file(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        for name, column in COLUMNS["windows"].items():
+            del file[name]
+            file.create_dataset(name, (2**40, *column.shape), column.kind, chunks=True)
+        file["first"][3] = 2**40
+    refused(tmp_path / "a.h5", "not all there")
+    assert read_outline(tmp_path / "a.h5", "windows").first[-1] == 2**40
 
 
 def test_a_failed_writing_leaves_what_was_there(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from deconvnet.windows import (
 )
 from proposals.files import read_rows, write_rows
 from proposals.select import WindowRows
+from tests.row_files import attributes
 
 corner = st.integers(-60, 60)
 boxes = st.tuples(corner, corner, st.integers(1, 90), st.integers(1, 90)).map(
@@ -253,13 +254,13 @@ def crops(path: Path, voc: VocFolder, recipe: Recipe, stage: int, image_id: str,
     count = len(windows)
     objects = voc.objects(image_id, least_pixels=recipe.data.least_object_pixels)
     rows = WindowRows(
-        window=np.array([window for window, _ in windows], np.int32), box=np.zeros((count, 4), np.int32),
+        window=np.array([window for window, _ in windows], np.int32), box=np.full((count, 4), [0, 0, 1, 1], np.int32),
         source=np.zeros(count, np.uint8), object=np.array([number for _, number in windows], np.int32),
         class_index=np.array([objects[number].class_index for _, number in windows], np.uint8),
         overlap=np.ones(count, np.float32), score=np.ones(count, np.float32),
     )
     write_rows(path, [image_id], [{"size": np.array(voc.read_mask(image_id).shape, np.int32), **vars(rows)}],
-               {"format": "windows", "stage": stage, "classes": voc.classes})
+               attributes("windows", stage=stage, classes=voc.classes))
     return WindowCrops(read_rows(path, "windows"), voc, recipe, augment=False, seed=(0,))
 
 

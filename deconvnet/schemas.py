@@ -1,0 +1,132 @@
+"""What this project's JSON files and the metadata in its other files must hold, each said once.
+
+Whatever does not fit is one line that names the file and the place in it. Types are not converted ("3" is no number),
+numbers are finite; what a schema does not name is kept as it is. The tables of HDF5 columns are in
+proposals/columns.py, checkpoints in deconvnet/checkpoint.py.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError, model_validator
+
+from deconvnet.errors import UserError
+
+MOST_JSON_BYTES = 1 << 24  # of a JSON file; ours have up to a megabyte
+
+
+class Schema(BaseModel):
+    """The base of all."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, arbitrary_types_allowed=True)
+
+
+Found = TypeVar("Found", bound=Schema)
+Text = Annotated[str, Field(min_length=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+ClassNames = Annotated[list[Text], Field(min_length=2, max_length=255)]
+
+
+class DataSet(Schema):
+    """RUN/data.json."""
+
+    voc_root: Text
+
+
+class RunRecord(Schema):
+    """RUN/run.json."""
+
+    commit: str = "unknown"
+    python: str = "?"
+    packages: dict[str, str] = {}
+    machine: str = "unknown machine"
+
+
+class ScoresUsed(Schema):
+    """What tells label maps made in one way from those made in another."""
+
+    scores: list[str] = []
+
+
+class Prediction(Schema):
+    """settings.json beside label maps."""
+
+    settings: ScoresUsed | None = None
+    weights: list[str] = []
+    classes: ClassNames | None = None
+    recipe: dict[str, Any] = {}
+
+
+class Metrics(Schema):
+    """metrics.json beside label maps."""
+
+    split: str
+    images: Count
+    pixel_accuracy: Share | None
+    class_iou: dict[str, Share | None]
+    confusion: list[list[Count]]
+
+    @model_validator(mode="after")
+    def _square(self) -> "Metrics":
+        if {len(self.confusion), *map(len, self.confusion)} != {len(self.class_iou)}:
+            raise ValueError("confusion is not a matrix of class_iou's classes")
+        return self
+
+
+class RowAttributes(Schema):
+    """The attributes of a file of proposals or windows, once its format and format version are known to be ours."""
+
+    split: str
+    fingerprint: str
+    classes: Json[ClassNames]
+    shaped_by: Json[dict[str, Any]]
+    recipe: Json[dict[str, Any]]
+
+
+class ProposalAttributes(RowAttributes):
+    """Those of proposals."""
+
+    edges: str
+
+
+class WindowKeys(Schema):
+    """What decided the windows' shape."""
+
+    enlarge: Annotated[float, Field(alias="windows.enlarge", ge=1)]
+
+
+class WindowAttributes(RowAttributes):
+    """Those of windows."""
+
+    stage: Annotated[int, Field(ge=1, le=2)]
+    shaped_by: Json[WindowKeys]
+
+
+def checked(schema: type[Found], content: Any, path: Path, remedy: str) -> Found:
+    """The content (a dict, or the text of a JSON file) if it is as the schema says.
+
+    Raises UserError: the file, the first place that is wrong, what was expected there, and `remedy`, what to do.
+    """
+    try:
+        if isinstance(content, bytes):
+            return schema.model_validate_json(content)
+        return schema.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{path}: damaged: {_first_of(error)}; {remedy}") from None
+
+
+def read_json(path: Path, schema: type[Found]) -> Found:
+    """A JSON file of this program. Raises UserError, which names the file, for anything else."""
+    if path.stat().st_size > MOST_JSON_BYTES:
+        raise UserError(f"{path}: damaged: {path.stat().st_size:,} bytes, expected {MOST_JSON_BYTES:,} at most; remove "
+                        "or repair it")
+    return checked(schema, path.read_bytes(), path, "expected a JSON object as this program writes it: remove or "
+                                                    "repair it")
+
+
+def _first_of(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"]).removesuffix(".[key]")
+    found = "" if first["type"] in ("missing", "json_invalid") else f" (found {str(first['input'])[:60]!r})"
+    return f"{f'{place}: ' if place else ''}{first['msg']}{found}"

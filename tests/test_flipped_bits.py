@@ -1,0 +1,85 @@
+"""Single flipped bits in files of this project: each is refused in one line, or changes nothing that is read."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from deconvnet.crops import WindowCrops
+from deconvnet.errors import UserError
+from deconvnet.recipe import load_recipe
+from deconvnet.score_files import read_scores, write_scores
+from proposals.files import read_rows, write_rows
+from tests.row_files import attributes
+from tests.test_window_files import png, window_part
+
+FLIPS = 40
+RECIPE = load_recipe("tiny", ["network.width=0.0625", "network.input=32", "windows.warp=36"])
+
+
+def scores(path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(4, 20, 30)).astype(np.float32)
+    write_scores(path, values, "float16")
+
+
+def proposals(path: Path) -> None:
+    random = np.random.default_rng(0)
+    corner = random.integers(0, 90, (60, 2))
+    boxes = np.concatenate([corner, corner + random.integers(1, 90, (60, 2))], axis=1).astype(np.int32)
+    part = {"size": np.array([200, 200]), "boxes": boxes, "scores": np.sort(random.random(60, np.float32))[::-1]}
+    write_rows(path, ["2007_000033", "b"], [dict(part), dict(part)], attributes("proposals"))
+
+
+def windows(path: Path, encoding: str = ".png") -> None:
+    random = np.random.default_rng(0)
+    pictures = random.integers(0, 256, (5, 36, 36, 3), dtype=np.uint8)
+    crops = [(cv2.imencode(encoding, picture)[1].tobytes(), png(picture[..., 0] % 21)) for picture in pictures]
+    write_rows(path, ["a", "b"], [window_part(2, 0, crops[:2]), window_part(3, 1, crops[2:])], attributes("windows"))
+
+
+def read_windows(path: Path) -> list[Any]:
+    rows = read_rows(path, "windows")
+    examples = WindowCrops(rows, None, RECIPE, False, (0,))
+    crops = [array for row in range(len(examples)) for array in examples._stored(row)]
+    return [rows.attributes, rows.image_ids, rows.sizes, rows.first, *rows.columns.values(), *crops]
+
+
+def read_proposals(path: Path) -> list[Any]:
+    rows = read_rows(path, "proposals")
+    return [rows.attributes, rows.image_ids, rows.sizes, rows.first, *rows.columns.values()]
+
+
+KINDS: dict[str, tuple[Callable, Callable, str]] = {  # written how, read how, under what name
+    "scores": (scores, lambda path: [read_scores(path, (20, 30), 4)], "a.h5"),
+    "proposals": (proposals, read_proposals, "a.h5"),
+    "windows": (windows, read_windows, "a.h5"),
+    "windows, JPEG": (lambda path: windows(path, ".jpg"), read_windows, "a.h5"),
+}
+
+
+def same(one: list[Any], other: list[Any]) -> bool:
+    return len(one) == len(other) and all(
+        np.array_equal(mine, theirs, equal_nan=mine.dtype.kind == "f") and mine.dtype == theirs.dtype
+        if isinstance(mine, np.ndarray) else mine == theirs for mine, theirs in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_flipped_bits_are_refused_or_harmless(kind: str, tmp_path: Path, flips: int = FLIPS) -> None:
+    write, read, name = KINDS[kind]
+    path = tmp_path / name
+    write(path)
+    whole, content = read(path), path.read_bytes()
+    random, refused = np.random.default_rng(0), 0
+    for bit in random.integers(0, 8 * len(content), flips):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        try:
+            assert same(read(path), whole), f"bit {bit} of {8 * len(content)}"
+        except UserError as error:
+            refused += 1
+            assert str(path) in str(error) and "\n" not in str(error)
+    assert refused > flips / 4  # the rest is padding
