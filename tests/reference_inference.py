@@ -1,10 +1,11 @@
-"""The inference for one image written plainly in NumPy, float64: as released, and as in the paper.
+"""The inference for one image written plainly in NumPy, float64: as released, as in the paper, or any mixture.
 
 Written from the description of both, not from deconvnet.scoring or aggregate. Arrays of the networks are N x C x H x W,
 score maps C x H x W, images RGB uint8 H x W x 3, windows (x1, y1, x2, y2) half-open.
 """
 
 from math import ceil, floor
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +15,22 @@ from tests import reference_network
 from tests.reference_network import BLOCKS, convolution
 
 MEAN = np.array([122.675, 116.669, 104.008])  # of R, G, B: the release's (104.008, 116.669, 122.675) is in BGR order
-WIDE = 1000  # more than any window leaves the image
+WIDE = 300  # more than any window leaves the image
+
+Keys = dict[str, Any]  # by the names of the recipe's keys; the values are written down here, not read from the recipe
+PAPER: Keys = {  # where the paper says nothing, this project's choice: mean outside the image, OpenCV's bilinear
+    "network.input": 224, "network.bn_eps": 1e-5, "fcn.canvas": 500,
+    "windows.enlarge": 1.2, "windows.shape": "tight", "windows.outside": "mean",
+    "infer.proposals": 50, "infer.least_side": 0, "infer.resize": "bilinear", "infer.aggregate": "max",
+    "infer.outside": "zero_padding", "infer.ensemble_rule": "mean",
+    "crf.gaussian_sxy": 3, "crf.gaussian_weight": 3, "crf.bilateral_sxy": 20, "crf.bilateral_srgb": 3,
+    "crf.bilateral_weight": 5, "crf.iterations": 10, "crf.normalization": "symmetric",
+}
+RELEASED: Keys = PAPER | {
+    "network.bn_eps": 1e-9, "windows.shape": "square", "windows.outside": "zero", "infer.least_side": 112,
+    "infer.resize": "matlab", "infer.outside": "start_zero", "infer.ensemble_rule": "product",
+    "crf.normalization": "none",
+}
 
 
 def contributions(before: int, after: int) -> np.ndarray:
@@ -46,24 +62,22 @@ def imresize(planes: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def bilinear(planes: np.ndarray, height: int, width: int, align_corners: bool = False) -> np.ndarray:
-    """Planes C x H x W, pixel by pixel: the weighted mean of the four neighbours of where a pixel's centre falls."""
-    def place(index: int, before: int, after: int) -> tuple[int, int, float]:
-        if align_corners:
-            at = index * (before - 1) / max(1, after - 1)
-        else:
-            at = (index + 0.5) * before / after - 0.5
-        at = min(max(at, 0.0), before - 1.0)
-        low = int(at)
-        return low, min(low + 1, before - 1), at - low
+    """Planes C x H x W, resized: the weighted mean of the four neighbours of where a pixel's centre falls."""
+    def weights(before: int, after: int) -> np.ndarray:
+        matrix = np.zeros((after, before))
+        for index in range(after):
+            if align_corners:
+                at = index * (before - 1) / max(1, after - 1)
+            else:
+                at = (index + 0.5) * before / after - 0.5
+            at = min(max(at, 0.0), before - 1.0)
+            low = int(at)
+            matrix[index, low] += 1 - (at - low)
+            matrix[index, min(low + 1, before - 1)] += at - low
+        return matrix
 
-    out = np.zeros((len(planes), height, width))
-    for y in range(height):
-        top, bottom, down = place(y, planes.shape[1], height)
-        for x in range(width):
-            left, right, along = place(x, planes.shape[2], width)
-            out[:, y, x] = ((1 - down) * ((1 - along) * planes[:, top, left] + along * planes[:, top, right])
-                            + down * ((1 - along) * planes[:, bottom, left] + along * planes[:, bottom, right]))
-    return out
+    rows, columns = weights(planes.shape[1], height), weights(planes.shape[2], width)
+    return np.stack([rows @ plane @ columns.T for plane in planes])
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:
@@ -71,13 +85,13 @@ def softmax(scores: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=0)
 
 
-def window_about(box: np.ndarray, square: bool) -> tuple[int, int, int, int]:
-    """1.2 times the box, same centre; sides and corner rounded to the nearest pixel."""
+def window_about(box: np.ndarray, factor: float, square: bool) -> tuple[int, int, int, int]:
+    """The box times a factor, same centre; sides and corner rounded to the nearest pixel."""
     x1, y1, x2, y2 = (float(value) for value in box)
     width, height = x2 - x1, y2 - y1
     if square:
         width = height = max(width, height)
-    width, height = floor(1.2 * width + 0.5), floor(1.2 * height + 0.5)
+    width, height = floor(factor * width + 0.5), floor(factor * height + 0.5)
     left, top = floor((x1 + x2) / 2 - width / 2 + 0.5), floor((y1 + y2) / 2 - height / 2 + 0.5)
     return left, top, left + width, top + height
 
@@ -138,52 +152,48 @@ def upsample(x: np.ndarray, weight: np.ndarray, factor: int) -> np.ndarray:
     return out
 
 
-def crf(image: np.ndarray, probabilities: np.ndarray, kernels: int) -> np.ndarray:
-    """The release's parameters; labels H x W."""
-    classes, height, width = probabilities.shape
-    field = densecrf.DenseCRF2D(width, height, classes)
-    unary = -np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)).reshape(classes, -1)
-    field.setUnaryEnergy(np.ascontiguousarray(unary, np.float32))
-    field.addPairwiseGaussian(sxy=3, compat=3, normalization=kernels)
-    field.addPairwiseBilateral(sxy=20, srgb=3, rgbim=np.ascontiguousarray(image), compat=5, normalization=kernels)
-    return np.argmax(field.inference(10), axis=0).reshape(height, width)
-
-
-def released(image: np.ndarray, boxes: np.ndarray, count: int, side: int, canvas: int, state: dict[str, np.ndarray],
-             fcn_state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The release: scores, FCN's scores, probabilities and labels of an image, from its boxes, best first."""
+def window_scores(image: np.ndarray, boxes: np.ndarray, keys: Keys, state: dict[str, np.ndarray]) -> np.ndarray:
+    """DeconvNet's aggregated scores of an image, from its boxes, best first."""
     height, width = image.shape[:2]
-    total: np.ndarray | float = 0.0
-    used = 0
+    side, matlab = keys["network.input"], keys["infer.resize"] == "matlab"
+    fill = {"mean": (123, 117, 104), "zero": (0, 0, 0)}[keys["windows.outside"]]
+    maps, seen = [], []
     for box in boxes:
-        window = window_about(box, square=True)
+        window = window_about(box, keys["windows.enlarge"], keys["windows.shape"] == "square")
         x1, y1, x2, y2 = window
-        if min(x2 - x1, y2 - y1) < 112 or used == count:
+        if min(x2 - x1, y2 - y1) < keys["infer.least_side"] or len(maps) == keys["infer.proposals"]:
             continue
-        used += 1
-        picture = cut_out(image, window, (0, 0, 0)).transpose(2, 0, 1).astype(float)
-        scores = deconvnet(imresize(picture, side, side), state, 1e-9)
-        scores = imresize(scores, y2 - y1, x2 - x1)
-        total = np.maximum(total, place_in_image(scores, window, height, width, 0.0))
-    fcn = fcn8s(image, fcn_state, canvas)
-    probabilities = softmax(total * np.maximum(0, fcn))
-    return {"scores": total, "fcn": fcn, "probabilities": probabilities,
-            "labels": crf(image, probabilities, densecrf.NO_NORMALIZATION)}
+        picture = cut_out(image, window, fill)
+        if matlab:
+            picture = imresize(picture.transpose(2, 0, 1).astype(float), side, side)
+        else:
+            picture = cv2.resize(picture, (side, side), interpolation=cv2.INTER_LINEAR).transpose(2, 0, 1).astype(float)
+        scores = (imresize if matlab else bilinear)(deconvnet(picture, state, keys["network.bn_eps"]), y2 - y1, x2 - x1)
+        maps.append(place_in_image(scores, window, height, width, 0.0))
+        seen.append(place_in_image(np.ones((1, y2 - y1, x2 - x1)), window, height, width, 0.0))
+    if keys["infer.aggregate"] == "sum":
+        return np.sum(maps, axis=0)
+    if keys["infer.aggregate"] == "mean":
+        return np.sum(maps, axis=0) / np.maximum(np.sum(seen, axis=0), 1)
+    return np.max(maps, axis=0, **({"initial": 0.0} if keys["infer.outside"] == "start_zero" else {}))
 
 
-def paper(image: np.ndarray, boxes: np.ndarray, count: int, side: int, canvas: int, state: dict[str, np.ndarray],
-          fcn_state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The paper, and where it says nothing this project's choices: mean outside the image, OpenCV's bilinear."""
-    height, width = image.shape[:2]
-    maps = []
-    for box in boxes[:count]:
-        window = window_about(box, square=False)
-        x1, y1, x2, y2 = window
-        picture = cv2.resize(cut_out(image, window, (123, 117, 104)), (side, side), interpolation=cv2.INTER_LINEAR)
-        scores = deconvnet(picture.transpose(2, 0, 1).astype(float), state, 1e-5)
-        maps.append(place_in_image(bilinear(scores, y2 - y1, x2 - x1), window, height, width, 0.0))
-    total = np.max(maps, axis=0)
-    fcn = fcn8s(image, fcn_state, canvas)
-    probabilities = (softmax(total) + softmax(fcn)) / 2
-    return {"scores": total, "fcn": fcn, "probabilities": probabilities,
-            "labels": crf(image, probabilities, densecrf.NORMALIZE_SYMMETRIC)}
+def together(scores: np.ndarray, fcn: np.ndarray, keys: Keys) -> np.ndarray:
+    """The ensemble's probabilities, of DeconvNet's and FCN's scores."""
+    if keys["infer.ensemble_rule"] == "product":
+        return softmax(scores * np.maximum(0, fcn))
+    return (softmax(scores) + softmax(fcn)) / 2
+
+
+def crf(image: np.ndarray, probabilities: np.ndarray, keys: Keys) -> np.ndarray:
+    """Labels H x W."""
+    classes, height, width = probabilities.shape
+    kernels = {"none": densecrf.NO_NORMALIZATION, "symmetric": densecrf.NORMALIZE_SYMMETRIC}[keys["crf.normalization"]]
+    field = densecrf.DenseCRF2D(width, height, classes)
+    unary = -np.log(np.maximum(probabilities, 1.17549435e-38)).reshape(classes, -1)
+    field.setUnaryEnergy(np.ascontiguousarray(unary, np.float32))
+    field.addPairwiseGaussian(sxy=keys["crf.gaussian_sxy"], compat=keys["crf.gaussian_weight"], normalization=kernels)
+    field.addPairwiseBilateral(sxy=keys["crf.bilateral_sxy"], srgb=keys["crf.bilateral_srgb"],
+                               rgbim=np.ascontiguousarray(image), compat=keys["crf.bilateral_weight"],
+                               normalization=kernels)
+    return np.argmax(field.inference(keys["crf.iterations"]), axis=0).reshape(height, width)

@@ -51,7 +51,7 @@ def test_windows_by_loop(shape: str, least: int, count: int) -> None:
     boxes = random_boxes(60, 150, 200)
     expected = []
     for box in boxes:
-        window = window_about(box, shape == "square")
+        window = window_about(box, 1.2, shape == "square")
         if min(window[2] - window[0], window[3] - window[1]) >= least and len(expected) < count:
             expected.append(window)
     found = scoring_windows(boxes, recipe)
