@@ -171,6 +171,8 @@ def window_scores(image: np.ndarray, boxes: np.ndarray, keys: Keys, state: dict[
         scores = (imresize if matlab else bilinear)(deconvnet(picture, state, keys["network.bn_eps"]), y2 - y1, x2 - x1)
         maps.append(place_in_image(scores, window, height, width, 0.0))
         seen.append(place_in_image(np.ones((1, y2 - y1, x2 - x1)), window, height, width, 0.0))
+    if not maps:
+        return np.zeros((len(state["seg_score_voc.bias"]), height, width))
     if keys["infer.aggregate"] == "sum":
         return np.sum(maps, axis=0)
     if keys["infer.aggregate"] == "mean":

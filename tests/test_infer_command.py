@@ -27,8 +27,8 @@ from stages.build_proposals import ProposalWork, build_proposals
 from stages.cli import run_command
 from stages.infer import main, parse
 from stages.run_folder import RunFolder
+from tests.narrow import CPU, randomised
 from tests.reference_inference import softmax
-from tests.test_released import CPU, randomised
 
 ROOT = Path(__file__).resolve().parents[1]
 KEYS = ["network.width=0.0625", "network.input=32", "windows.warp=36", "network.deconv_std=0", "proposals.count=40",

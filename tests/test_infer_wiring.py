@@ -3,20 +3,15 @@ aggregation, the label maps against softmax, ensemble and pydensecrf calls writt
 
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
-from PIL import Image
 
 from deconvnet.network import DeconvNet
 from deconvnet.recipe import load_recipe
-from stages.cli import run_command
-from stages.infer import main, parse
-from tests.narrow import KEYS, NARROW, Case, copied
+from tests.narrow import KEYS, NARROW, Case, agree, close, copied, infer, labels, saved, setting
 from tests.reference_inference import crf, softmax, together
 
 VAL = ("val_000000", "val_000001")
-ROUNDING = 2e-3  # float16 has 11 bits
 CRF = {"crf.gaussian_sxy": 1.5, "crf.gaussian_weight": 9, "crf.bilateral_sxy": 4, "crf.bilateral_srgb": 60,
        "crf.bilateral_weight": 20, "crf.iterations": 2}
 
@@ -37,37 +32,6 @@ def made(case: Case, tmp_path_factory) -> dict[str, Path]:
 def run(made: dict[str, Path], tmp_path: Path) -> Path:
     """The paper's."""
     return copied(made["paper"], tmp_path / "run")
-
-
-def infer(run: Path, *arguments: object) -> None:
-    fixed = ["--run", run, "--device", "cpu", "--workers", 1]
-    assert run_command(parse(), main, [str(one) for one in (*fixed, *arguments)]) == 0
-
-
-def setting(keys: dict) -> list[str]:
-    return [part for name, value in keys.items() for part in ("--set", f"{name}={value}")]
-
-
-def saved(run: Path, network: str, image_id: str, split: str = "val") -> np.ndarray:
-    """What is in the one score file of a network (a prefix of its folder's name) and image."""
-    (path,) = (run / "scores" / split).glob(f"{network}-*/{image_id}.h5")
-    with h5py.File(path) as file:
-        return file["scores"][:]
-
-
-def labels(folder: Path, image_id: str) -> np.ndarray:
-    with Image.open(folder / f"{image_id}.png") as picture:
-        return np.array(picture)
-
-
-def close(found: np.ndarray, expected: np.ndarray) -> None:
-    assert expected.std() > 0.2 and found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, atol=ROUNDING * np.abs(expected).max())
-
-
-def agree(found: np.ndarray, expected: np.ndarray) -> None:
-    """The same labels, but for a few pixels between two classes; ten iterations of the CRF enlarge the rounding."""
-    assert found.shape == expected.shape and (found == expected).mean() > 0.998
 
 
 @pytest.mark.parametrize("name", KEYS)
@@ -186,15 +150,21 @@ def test_images_are_labelled_as_the_splits_are(run: Path, case: Case, tmp_path: 
     """With the same boxes; which boxes, when no file has them: test_proposals_without_a_file."""
     monkeypatch.setattr("stages.build_proposals.ProposalWork.propose",
                         lambda _, image: (case.boxes[VAL[0]], np.zeros(9, np.float32)))
-    infer(run, "--ensemble", "fcn", "--crf", "--images", case.voc / f"JPEGImages/{VAL[0]}.jpg", "--out", tmp_path / "out")
+    picture, out = case.voc / f"JPEGImages/{VAL[0]}.jpg", tmp_path / "out"
+    infer(run, "--ensemble", "fcn", "--crf", "--images", picture, "--out", out)
     expected = crf(case.images[VAL[0]], case.plain(VAL[0], KEYS["paper"])["probabilities"], KEYS["paper"])
-    agree(labels(tmp_path / "out/deconvnet-max-fcn-crf", VAL[0]), expected)
+    agree(labels(out / "deconvnet-max-fcn-crf", VAL[0]), expected)
     assert not (run / "scores").exists()
 
 
 def test_windows_pass_a_few_at_a_time_with_the_same_scores(run: Path, case: Case, monkeypatch) -> None:
     forward, seen = DeconvNet.forward, []
-    monkeypatch.setattr(DeconvNet, "forward", lambda self, pictures: seen.append(len(pictures)) or forward(self, pictures))
+
+    def noted(self, pictures):
+        seen.append(len(pictures))
+        return forward(self, pictures)
+
+    monkeypatch.setattr(DeconvNet, "forward", noted)
     infer(run, "--set", "infer.window_batch=2")
     assert seen == [2, 2, 1] * len(VAL)
     close(saved(run, "deconvnet-max", VAL[0]), case.plain(VAL[0], KEYS["paper"])["scores"])

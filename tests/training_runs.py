@@ -25,9 +25,9 @@ KEYS = ["data.train_split=train", f"seed={SEED}", "proposals.edges=gradient", "p
         "fcn.validate_images=2", "fcn.fc6_kernel=3"]
 
 
-def build(folder: Path, stages: tuple[int, ...]) -> RunFolder:
+def build(folder: Path, stages: tuple[int, ...], recipe: str = "paper", keys: list[str] = KEYS) -> RunFolder:
     """A run folder with a data set of 12 images and the windows of the given stages; stage 2's are materialized."""
-    run = RunFolder(folder / "run", load_recipe("paper", KEYS), generate(folder / "voc", 9, 3, seed=0, side=96))
+    run = RunFolder(folder / "run", load_recipe(recipe, keys), generate(folder / "voc", 9, 3, seed=0, side=96))
     save_recipe(run.recipe, run.root / "recipe.yaml")
     for split in ("train", "val"):
         for stage in stages:

@@ -53,8 +53,9 @@ def chosen(count: int, wanted: int, seed: int) -> np.ndarray:
 class Windows:
     """The windows of a file, cut from the data set's images."""
 
-    def __init__(self, path: Path, voc: Path, warp: int, side: int) -> None:
-        self.voc, self.warp, self.side = voc, warp, side
+    def __init__(self, path: Path, voc: Path, warp: int, side: int, outside: np.ndarray = MEAN) -> None:
+        """outside: the picture's colour outside the image."""
+        self.voc, self.warp, self.side, self.outside = voc, warp, side, outside.round().astype(np.uint8)
         with h5py.File(path) as file:
             self.window, self.object, self.classes = (file[name][:] for name in ("window", "object", "class_index"))
             self.stage, ids, first = file.attrs["stage"], file["image_ids"].asstr()[:], file["first"][:]
@@ -75,7 +76,7 @@ class Windows:
         height, width = mask.shape
         inside = (ys >= 0) & (ys < height) & (xs >= 0) & (xs < width)
         ys, xs = ys.clip(0, height - 1), xs.clip(0, width - 1)
-        picture = np.where(inside[..., None], image[ys, xs], np.round(MEAN).astype(np.uint8))
+        picture = np.where(inside[..., None], image[ys, xs], self.outside)
         labels = np.where(inside, mask[ys, xs], VOID).astype(np.uint8)
         size = (self.warp, self.warp)
         return cv2.resize(picture, size), cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
