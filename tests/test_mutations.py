@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from mutations import runner
+from mutations.covering import covering_tests
 from mutations.lists import ROOT, Mutation, all_lists, read_list
 from mutations.runner import ERROR, KILLED, SURVIVED, Records, Runner, Tree
+from mutations.sweep import mutations_of
 
 from deconvnet.errors import UserError
 
@@ -34,6 +36,31 @@ def test_every_mutation_applies(mutation: Mutation) -> None:
             defined = {node.name for node in ast.walk(ast.parse((ROOT / name).read_text()))
                        if isinstance(node, ast.FunctionDef | ast.ClassDef)}
             assert set(functions) <= defined
+
+
+def test_every_module_has_tests_that_cover_it() -> None:
+    for package in ("deconvnet", "proposals", "crf", "stages"):
+        for path in (ROOT / package).glob("*.py"):
+            assert covering_tests(str(path.relative_to(ROOT)))
+
+
+@pytest.mark.parametrize("old, new", [
+    ("x < 1", "(x <= 1)"), ("x + 1", "(x - 1)"), ("x + 1", "x + (2)"), ("True", "False"), ("f(x, y)", "(f(y, x))"),
+    ("g(k=1)", "(g())"), ("if a:", "if (not (a)):"), ("x.y = 2", "pass"), ("-z", "(z)"), ("a and b", "(a or b)"),
+])
+def test_automatic_mutations(old: str, new: str) -> None:
+    """Each is there once, applies and compiles; annotations, docstrings, f-strings, help and logs are left alone."""
+    text = ('def t(x: "int | None" = None) -> int | None:\n    """One + one."""\n    log.info("a", 1)\n'
+            "    if a:\n        x.y = 2\n    v = [x < 1, (x + 1), True, f(x, y), g(k=1), -z, a and b]\n"
+            "    return parse(f'{1 + 1}', help=str(3))\n")
+    found = list(mutations_of("deconvnet/palette.py", text))
+    mutated = {text.replace(one.old, one.new) for one in found}
+    assert len(mutated) == len(found) and all(text.count(one.old) == 1 for one in found)
+    assert text.replace(old, new) in mutated
+    assert all("int | None" in one and "One + one" in one and '("a", 1)' in one and "str(3)" in one and "{1 + 1}" in one
+               for one in mutated)
+    for one in mutated:
+        compile(one, "a.py", "exec")
 
 
 @pytest.mark.parametrize("text, said", [

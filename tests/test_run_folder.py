@@ -1,6 +1,7 @@
 """The run folder: what is damaged or foreign in it is one line that names the file, never a guess."""
 
 import argparse
+import json
 import logging
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from deconvnet.checkpoint import load_checkpoint
 from deconvnet.errors import UsageError, UserError
 from deconvnet.recipe import load_recipe, recipe_keys
-from stages import build_proposals, train
+from stages import build_proposals, run_folder, train
 from stages.cli import run_command
 from stages.run_folder import add_run_arguments, open_run
 from stages.train import choose_device
@@ -67,6 +68,53 @@ def test_a_recipe_may_change_until_something_is_made_with_it(made):
     (made / "windows").mkdir()
     with pytest.raises(UsageError, match=r"data\.train_split"):
         opened("--run", made, "--set", "data.train_split=other")
+
+
+def test_a_free_keys_new_value_is_not_the_runs(made):
+    """It holds for one command: the run's own recipe.yaml stays."""
+    opened("--run", made, "--set", "crf.iterations=3", free_keys=("crf.",))
+    assert opened("--run", made).recipe.crf.iterations == load_recipe("tiny").crf.iterations != 3
+
+
+def test_a_run_says_its_seed(tmp_path):
+    (tmp_path / "voc" / "JPEGImages").mkdir(parents=True)
+    opened("--run", tmp_path / "run", "--voc-root", tmp_path / "voc", "--set", "seed=7", begins=True)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["seed"] == 7
+
+
+def test_the_environment_names_run_and_data(tmp_path, monkeypatch):
+    (tmp_path / "voc" / "JPEGImages").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DECONVNET_RUN", "some/where")
+    monkeypatch.setenv("DECONVNET_VOC_ROOT", str(tmp_path / "voc"))
+    run = opened(begins=True)
+    assert (run.root, run.voc_root) == (Path("some/where"), tmp_path / "voc")
+    assert (tmp_path / "some" / "where" / "recipe.yaml").is_file()
+
+
+def test_the_recorded_commit_says_when_files_differ(tmp_path, monkeypatch):
+    def git(*arguments):
+        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a", *arguments], check=True)
+
+    monkeypatch.setattr(run_folder, "__file__", str(tmp_path / "run_folder.py"))
+    git("init", "-q")
+    (tmp_path / "file").write_text("one")
+    git("add", "file")
+    git("commit", "-q", "-m", "one")
+    commit = subprocess.run(["git", "-C", tmp_path, "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    assert run_folder.git_commit() == commit[:12]
+    (tmp_path / "file").write_text("two")
+    assert run_folder.git_commit() == f"{commit[:12]}-dirty"
+
+
+def test_where_a_run_keeps_its_files(made):
+    """Nothing of one stage, split or network has another's name."""
+    run = opened("--run", made)
+    paths = [run.windows(stage, split) for stage in (1, 2) for split in ("train", "val")]
+    paths += [run.proposals(split) for split in ("train", "val")]
+    paths += [run.network(name) for name in ("stage1", "stage2", "fcn32s", "fcn16s", "fcn8s")]
+    paths += [run.scores(split, name) for split in ("train", "val") for name in ("fcn8s-1", "fcn8s-2")]
+    assert len(set(paths)) == len(paths) and all(path.is_relative_to(made) for path in paths)
 
 
 def test_a_data_set_that_was_moved(made, tmp_path):

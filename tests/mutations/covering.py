@@ -1,6 +1,7 @@
 """Which tests cover which module: what the automatic mutations are run against."""
 
-from deconvnet.errors import UserError
+import re
+from pathlib import Path
 
 from .lists import ROOT
 
@@ -27,7 +28,7 @@ COVERING = {  # module: its tests' file names (patterns), the quickest to tell f
     "deconvnet/networks.py": ["test_networks.py", "test_scoring.py", "test_training.py"],
     "deconvnet/palette.py": ["test_voc.py", "test_evaluate.py"],
     "deconvnet/progress.py": [TRAIN, INFER],
-    "deconvnet/recipe.py": ["test_recipe.py", "test_run_folder.py"],
+    "deconvnet/recipe.py": ["test_recipe*.py", "test_run_folder.py"],
     "deconvnet/resize.py": ["test_resize.py", "test_aggregate.py"],
     "deconvnet/sbd.py": ["test_sbd.py"],
     "deconvnet/score_files.py": [INFER, "test_inspect.py"],
@@ -49,6 +50,7 @@ COVERING = {  # module: its tests' file names (patterns), the quickest to tell f
     "stages/download.py": ["test_download.py"],
     "stages/evaluate.py": ["test_evaluate.py"],
     "stages/import_caffe.py": ["test_caffe_import.py"],
+    "stages/lengthening.py": ["test_from*.py", "test_long*.py", TRAIN],
     "stages/infer.py": ["test_free_keys.py", INFER],
     "stages/inspect.py": ["test_inspect.py"],
     "stages/merge_sbd.py": ["test_sbd.py"],
@@ -58,10 +60,14 @@ COVERING = {  # module: its tests' file names (patterns), the quickest to tell f
 
 
 def covering_tests(file: str) -> str:
-    """Pytest's arguments for a module. A module that the table lacks raises UserError."""
+    """Pytest's arguments for a module: of the table, else the tests that import it, else all."""
     if file.endswith("__init__.py"):
         return "tests/test_cli.py tests/test_setup.py"
-    if file not in COVERING:
-        raise UserError(f"{file} is not in tests/mutations/covering.py: name the tests that cover it")
-    found = dict.fromkeys(path for pattern in COVERING[file] for path in sorted((ROOT / "tests").glob(pattern)))
-    return " ".join(str(path.relative_to(ROOT)) for path in found)
+    tests = ROOT / "tests"
+    if file in COVERING:
+        found = dict.fromkeys(path for pattern in COVERING[file] for path in sorted(tests.glob(pattern)))
+    else:
+        package, module = Path(file).with_suffix("").parts
+        imported = re.compile(rf"{package}\.{module}\b|from {package} import .*\b{module}\b")
+        found = [path for path in sorted(tests.glob("test_*.py")) if imported.search(path.read_text())]
+    return " ".join(str(path.relative_to(ROOT)) for path in found) or "tests"
