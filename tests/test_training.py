@@ -258,14 +258,18 @@ def test_a_loss_that_is_not_finite_names_the_windows_and_keeps_the_checkpoint(tm
 
 def test_weights_that_overflow_are_not_written(tmp_path, windows):
     """The loss of iteration 1 is finite, the step behind it is not: no checkpoint may hold that."""
-    training = make_training(tmp_path, windows, small_recipe("solver.lr=1e37", "solver.weight_decay=1e6"), 4, every=1)
+    recipe = small_recipe()
+    recipe.solver.lr, recipe.solver.weight_decay = 1e37, 1e6  # no recipe file may say so
+    training = make_training(tmp_path, windows, recipe, 4, every=1)
     with pytest.raises(UserError, match=r"at iteration 1 of stage1: no checkpoint was written yet.*1e\+37.*scene\["):
         training.run()
     assert not list(tmp_path.glob("*.pt"))
 
 
 def test_a_huge_rate_stops(tmp_path, windows):
-    training = make_training(tmp_path, windows, small_recipe("solver.lr=1e20"), 8, every=100)
+    recipe = small_recipe()
+    recipe.solver.lr = 1e20  # no recipe file may say so
+    training = make_training(tmp_path, windows, recipe, 8, every=100)
     with pytest.raises(UserError, match=r"smaller learning rate \(now 1e\+20\)"):
         training.run()
 
