@@ -114,7 +114,8 @@ def run(tmp_path_factory) -> RunFolder:
     run = RunFolder(folder / "run", recipe, voc_root)
     build_windows(run, "train", 1, True, 1, "stop")
     model = make_network("deconvnet", recipe)
-    save_network(model, folder / "whole.safetensors", "deconvnet", recipe, "unmeasured", {})
+    save_network(model, folder / "whole.safetensors", "deconvnet", recipe, "unmeasured",
+                 {"training": "elsewhere"})
     write_imported(folder / "imported.safetensors", model, "unmeasured")
     write_imported(folder / "folded.safetensors", model, "folded")
     save_recipe(recipe, run.root / "recipe.yaml")
@@ -152,6 +153,7 @@ def test_command_measures_an_imported_network(run):
     whole = run.root.parent / "whole.safetensors"
     again = command(run, "--weights", str(whole))
     assert again.returncode == 0, again.stderr
+    assert read_safetensors(whole)[1]["origin"]["training"] == "elsewhere"
     for name, value in load_network(whole, "deconvnet", run.recipe).state_dict().items():
         assert torch.equal(value, model.state_dict()[name])
 

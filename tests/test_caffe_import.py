@@ -505,6 +505,17 @@ def test_command_writes_what_the_project_reads(tmp_path):
     assert [item.name for item in target.parent.iterdir()] == ["a.safetensors"]
 
 
+def test_command_takes_kind_and_bn_from_the_user(tmp_path, capsys):
+    """BN layers that tell nothing are what --bn says; a DeconvNet is no VGG16, though a VGG16 is in it."""
+    path = write(tmp_path / "a.caffemodel", folded_layers(randomised(DeconvNet(NARROW, CLASSES)), bn_tops=0))
+    command = [str(path), "--to", str(tmp_path / "a.safetensors")]
+    for bn in ("folded", "unmeasured"):
+        assert run_command(stage.parse(), stage.main, [*command, "--bn", bn]) == 0
+        assert read_safetensors(tmp_path / "a.safetensors")[1]["bn"] == bn
+    assert run_command(stage.parse(), stage.main, [*command, "--kind", "vgg16"]) == 1
+    assert "not part of a vgg16" in capsys.readouterr().err
+
+
 def test_command_says_errors_in_one_line(tmp_path, capsys):
     path = tmp_path / "a.caffemodel"
     path.write_bytes(small_net(True)[:-10])

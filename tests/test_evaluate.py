@@ -79,10 +79,12 @@ def test_scores_a_folder(case: tuple[Path, Path, list[object]]) -> None:
     assert sorted(path.name for path in predictions.iterdir()) == ["a.png", "b.png", "metrics.json", "ta.png", "tb.png"]
 
 
-def test_no_subset_unless_asked_for(case: tuple[Path, Path, list[object]]) -> None:
-    _, predictions, arguments = case
-    assert evaluate(*arguments).returncode == 0
-    assert "subset" not in json.loads((predictions / "metrics.json").read_text())
+def test_another_split_and_no_subset_unless_asked_for(case: tuple[Path, Path, list[object]]) -> None:
+    voc, predictions, arguments = case
+    (voc / "ImageSets" / "Segmentation" / "part.txt").write_text("a\n")
+    assert evaluate(*arguments, "--split", "part").returncode == 0
+    metrics = json.loads((predictions / "metrics.json").read_text())
+    assert "subset" not in metrics and metrics["split"] == "part" and metrics["images"] == 1
 
 
 def test_vocs_classes_are_the_default_and_background_alone_is_said_loudly(case) -> None:
@@ -177,6 +179,6 @@ def test_comp6_is_whole_or_not_at_all(case: tuple[Path, Path, list[object]], tmp
     folder = tmp_path / "out"
     write_label_png(predictions / "ta.png", PREDICTED["a"].T)  # the second of the two
     refused(evaluate(*arguments, "--split", "test", "--comp6", folder / "x.tgz"), 1, "ta.png", "3x2; expected 2x3")
-    write_label_png(predictions / "ta.png", np.full((3, 2), 9, np.uint8))
-    refused(evaluate(*arguments, "--split", "test", "--comp6", folder / "x.tgz"), 1, "ta.png", "label 9")
+    write_label_png(predictions / "ta.png", np.full((3, 2), 3, np.uint8))
+    refused(evaluate(*arguments, "--split", "test", "--comp6", folder / "x.tgz"), 1, "ta.png", "label 3")
     assert list(folder.iterdir()) == []

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from deconvnet.errors import UsageError, UserError
 from deconvnet.networks import load_network, load_unmeasured, make_network, save_network
@@ -26,6 +27,21 @@ def test_the_score_layer_starts_as_the_deconvolution_layers_do():
     assert deviation["seg_score_voc.weight"] == pytest.approx(0.03, rel=0.25)  # of 84 numbers
     assert deviation["deconv3_1.weight"] == pytest.approx(0.03, rel=0.1)
     assert deviation["conv3_2.weight"] == pytest.approx(0.2, rel=0.1)
+
+
+def test_bn_shift_is_deconvnets_alone():
+    recipe = small_recipe("network.bn_shift=0.25", "fcn.batch_norm=true")
+    for kind, shift in (("deconvnet", 0.25), ("fcn8s", 0.0)):
+        norms = [module for module in make_network(kind, recipe).modules() if isinstance(module, nn.BatchNorm2d)]
+        assert norms and all((norm.bias == shift).all() and (norm.weight == 1).all() for norm in norms)
+
+
+def test_an_fcn_is_of_the_stride_that_its_name_says():
+    """Their scores come in from pool3 and pool4; the last upsampling's kernel is twice its stride."""
+    for stride, skips in ((32, 0), (16, 1), (8, 2)):
+        names = dict(make_network(f"fcn{stride}s", small_recipe()).named_parameters())
+        assert sum(name in names for name in ("score_pool3.weight", "score_pool4.weight")) == skips
+        assert names[f"upscore{stride}.weight"].shape[-1] == 2 * stride
 
 
 @pytest.mark.parametrize("kind", ["deconvnet", "fcn8s"])
