@@ -20,7 +20,7 @@ from PIL import Image
 from scipy.io import loadmat
 
 from deconvnet.errors import UsageError, UserError
-from deconvnet.files import write_text, written_whole
+from deconvnet.files import check_name, write_text, written_whole
 from deconvnet.palette import write_label_png
 from deconvnet.progress import progress
 from deconvnet.recipe import VOC_CLASSES
@@ -82,10 +82,14 @@ def sbd_ids(sbd_root: Path) -> set[str]:
         if not path.is_file():
             raise UsageError(f"{path}: no such list; expected SBD's folder with cls, inst, img, train.txt and val.txt "
                              "(in its archive: benchmark_RELEASE/dataset)")
-        found = path.read_text(encoding="utf-8").split()
-        for image_id in found:
-            if Path(image_id).name != image_id:
-                raise UserError(f"{path}: {image_id!r} is not an image id")
+        try:
+            found = path.read_text(encoding="utf-8-sig").split()
+            for image_id in found:
+                check_name(image_id, "an id", "an image id a line")
+        except UnicodeDecodeError:
+            raise UserError(f"{path}: not a text file (UTF-8); expected an image id a line") from None
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from None
         ids.update(found)
     return ids
 

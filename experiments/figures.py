@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from deconvnet.errors import UsageError, UserError
 from deconvnet.files import written_whole
 from deconvnet.palette import voc_palette
+from deconvnet.recipe_limits import short
 from deconvnet.voc import VOID, VocFolder, read_label_png
 from experiments.records import log_lines, read_run
 from experiments.table1 import table_rows
@@ -21,6 +22,7 @@ from stages.cli import make_parser, run_command
 HEADINGS = {"FCN-8s": "FCN-8s", "DeconvNet": "DeconvNet", "EDeconvNet": "ensemble", "EDeconvNet+CRF": "ensemble + CRF"}
 LOGGED = ("iteration", "loss", "pixel_accuracy", "validation_loss", "validation_accuracy")
 CELL = 1.7  # inches of a picture's longer side
+MOST_ROWS = 200  # of a sheet; Matplotlib draws no picture of more than 65,535 pixels a side
 TRAININGS = (("DeconvNet", ("stage1", "stage2")), ("FCN", ("fcn32s", "fcn16s", "fcn8s")))
 
 
@@ -133,6 +135,21 @@ def _curve(axis: Axes, log: dict[str, np.ndarray], measure: str, start: float, n
               markeredgecolor="black", markeredgewidth=0.5, label=f"{name}, validation")
 
 
+def chosen_images(text: str, known: list[str]) -> list[str]:
+    """The ids that --images asks for, of those of the split. Raises UsageError."""
+    if text.isdecimal() and text not in known:
+        if len(text) > 9 or not 1 <= int(text) <= MOST_ROWS:
+            raise UsageError(f"--images {short(text)}: expected 1 to {MOST_ROWS} images")
+        return evenly_spaced(known, int(text))
+    chosen, in_split = text.split(","), set(known)
+    unknown = [image_id for image_id in chosen if image_id not in in_split]
+    if unknown:
+        raise UsageError(f"--images: {short(unknown[0])} is not in the split; expected a number or ids of the split")
+    if len(chosen) > MOST_ROWS:
+        raise UsageError(f"--images: {len(chosen)} ids; expected at most {MOST_ROWS}")
+    return chosen
+
+
 def _name(label: int, classes: list[str]) -> str:
     return "void" if label == VOID else classes[label] if label < len(classes) else f"class {label}"
 
@@ -151,15 +168,7 @@ def main(options: argparse.Namespace) -> None:
     voc = VocFolder(voc_root, recipe.data.classes)
     split = options.split or recipe.data.val_split
     known = voc.image_ids(split)
-    if options.images.isdecimal() and options.images not in known:
-        if int(options.images) == 0:
-            raise UsageError("--images 0: expected at least one")
-        chosen = evenly_spaced(known, int(options.images))
-    else:
-        chosen = options.images.split(",")
-        unknown = [image_id for image_id in chosen if image_id not in known]
-        if unknown:
-            raise UsageError(f"--images: {unknown[0]!r} is not in split {split}; expected a number or ids of the split")
+    chosen = chosen_images(options.images, known)
     out = options.out or options.run / "report" / "sheet.png"
     if out.suffix != ".png":
         raise UsageError(f"--out {out}: expected a file name that ends in .png")

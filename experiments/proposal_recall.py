@@ -13,7 +13,8 @@ import numpy as np
 from deconvnet.errors import UsageError
 from deconvnet.files import write_json
 from deconvnet.progress import progress
-from deconvnet.recipe import VOC_CLASSES, Recipe
+from deconvnet.recipe import MOST_BOXES, VOC_CLASSES, Recipe
+from deconvnet.recipe_limits import short
 from deconvnet.voc import VocFolder
 from proposals.edge_boxes import propose
 from proposals.edges import EdgeDetector, make_detector
@@ -22,6 +23,7 @@ from stages.run_folder import provenance
 
 OVERLAPS = (0.5, 0.7)
 OBJECTS_AT_ONCE = 500  # compared with all boxes: about 100 MB
+MOST_COUNTS = 100
 
 
 def best_overlaps(objects: np.ndarray, boxes: np.ndarray, counts: list[int]) -> np.ndarray:
@@ -57,8 +59,9 @@ def parse_counts(text: str) -> list[int]:
         counts = [int(part) for part in text.split(",")]
     except ValueError:
         counts = []
-    if not counts or min(counts) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers of boxes above 0, such as 10,50,200")
+    if not 1 <= len(counts) <= MOST_COUNTS or min(counts) < 1 or max(counts) > MOST_BOXES:
+        raise argparse.ArgumentTypeError(f"{short(text)}: expected at most {MOST_COUNTS} numbers of boxes, 1 to "
+                                         f"{MOST_BOXES}, such as 10,50,200")
     return counts
 
 

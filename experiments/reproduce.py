@@ -10,6 +10,7 @@ from typing import Any
 from deconvnet.errors import UsageError
 from deconvnet.files import read_json, write_json, write_text
 from deconvnet.recipe import VOC_CLASSES, Recipe, recipe_to_dict
+from deconvnet.voc import check_split
 from experiments.records import Record, log_lines, read_run
 from experiments.table1 import Result, Row, class_mean, paper_table, read_result, read_server_result, table_rows
 from proposals.files import read_outline
@@ -225,6 +226,7 @@ def main(options: argparse.Namespace) -> None:
     """Reads, compares, prints, writes."""
     record = read_run(options.run)
     classes, split = record.recipe.data.classes, options.split or record.recipe.data.val_split
+    check_split(split)
     subset = [name.strip() for name in (options.subset_classes or "").split(",") if name.strip()]
     unknown = [name for name in subset if name not in classes]
     if unknown:

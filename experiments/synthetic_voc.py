@@ -30,7 +30,9 @@ from stages.cli import make_parser, run_command
 VOID = 255
 VERSION = 1  # of the drawing; a set made by another one is not gone on with
 SPLITS = ("train", "val")
-LEAST_SIDE = 96
+LEAST_SIDE, MOST_SIDE = 96, 4096
+MOST_IMAGES = 10**6  # of a split; ids have six digits
+MOST_SEED = 2**63 - 1  # as the recipe's
 FREQUENCY = {"person": 3.0, "boat": 0.2, "diningtable": 0.2, "sheep": 0.2, "train": 0.2}  # of extra objects; others 1
 LEAST_VISIBLE = 0.4  # share of an object's pixels that stay labelled, so that no object is a sliver
 
@@ -39,11 +41,12 @@ def generate(root: Path, train: int, val: int, seed: int, side: int) -> Path:
     """Makes the set under `root`, goes on with an interrupted one, or finds it whole; returns root/VOC2012.
 
     train, val: images; side: about the longer side of an image, in pixels.
-    Raises UsageError when a number is too small, or when the folder holds another set.
+    Raises UsageError for a number beyond its limits, or when the folder holds another set.
     """
-    for name, value, least in (("train", train, 1), ("val", val, 1), ("seed", seed, 0), ("side", side, LEAST_SIDE)):
-        if value < least:
-            raise UsageError(f"--{name} is {value}; expected at least {least}")
+    for name, value, least, most in (("train", train, 1, MOST_IMAGES), ("val", val, 1, MOST_IMAGES),
+                                     ("seed", seed, 0, MOST_SEED), ("side", side, LEAST_SIDE, MOST_SIDE)):
+        if not least <= value <= most:
+            raise UsageError(f"--{name} is {value}; expected at least {least} and at most {most}")
     folder = Path(root) / "VOC2012"
     _claim(folder, {"version": VERSION, "train": train, "val": val, "seed": seed, "side": side})
     counts = {"train": train, "val": val}

@@ -2,7 +2,23 @@
 
 import signal
 import sys
+from pathlib import Path
 from types import TracebackType
+
+
+def _leave_out_the_working_folder() -> None:
+    """`python -m` puts the working folder first on the path, where a package named crf, say, would hide ours.
+
+    It goes, unless it is where these commands are; what an installed command imports, it finds without it.
+    """
+    if sys.argv[:1] != ["-m"] or getattr(sys.flags, "safe_path", False):  # not while `python -m` imports, or not there
+        return
+    try:
+        working, here = Path.cwd().resolve(), Path(__file__).resolve().parents[1]
+        if sys.path and Path(sys.path[0]).resolve() == working != here:
+            del sys.path[0]
+    except OSError:  # the working folder was removed
+        return
 
 
 def _quietly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -17,4 +33,5 @@ def _quietly(kind: type[BaseException], error: BaseException, trace: TracebackTy
     sys.__excepthook__(kind, error, trace)
 
 
+_leave_out_the_working_folder()
 sys.excepthook = _quietly

@@ -23,7 +23,7 @@ from proposals.files import opened, read_outline, read_rows, write_rows
 from proposals.parts import Arrays, make_parts, read_part, remove_parts
 from proposals.select import stage1_rows, stage2_rows
 from stages.cli import make_parser, run_command
-from stages.run_folder import RunFolder, add_run_arguments, default_workers, open_run
+from stages.run_folder import RunFolder, add_run_arguments, check_workers, default_workers, open_run
 from stages.sources import NOT_SHAPING
 
 log = logging.getLogger(__name__)
@@ -195,8 +195,7 @@ def _check_some_masks(voc: VocFolder, image_ids: list[str]) -> None:
 
 def main(options: argparse.Namespace) -> None:
     """Proposals where a stage needs them, then windows, for each split and stage asked for."""
-    if options.workers < 0:
-        raise UsageError(f"--workers {options.workers}: expected 0 (in this process) or more")
+    check_workers(options.workers, least=0)
     run = open_run(options, begins=True)
     data = run.recipe.data
     splits = options.split or [data.train_split, data.val_split]

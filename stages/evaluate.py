@@ -22,9 +22,14 @@ def read_class_list(path: Path) -> list[str]:
     """Class names from a text file, one a line, background first. Raises UsageError."""
     if not path.is_file():
         raise UsageError(f"{path}: no such class list; expected a text file with a class name a line, background first")
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not 2 <= len(names) <= 255 or len(set(names)) < len(names):
-        raise UsageError(f"{path}: expected 2 to 255 different class names, one a line, background first")
+    try:  # a byte order mark is no part of the first name
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        names = []
+    named = all(name.isprintable() and len(name) <= 200 for name in names)
+    if not 2 <= len(names) <= 255 or len(set(names)) < len(names) or not named:
+        raise UsageError(f"{path}: expected a text file (UTF-8) of 2 to 255 different class names, one a line, "
+                         "background first")
     return names
 
 

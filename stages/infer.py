@@ -24,7 +24,7 @@ from deconvnet.voc import read_rgb
 from proposals.files import Rows, read_rows
 from stages.build_proposals import ProposalWork, warn_of_other_edges
 from stages.cli import make_parser, run_command
-from stages.run_folder import RunFolder, add_run_arguments, default_workers, open_run, provenance
+from stages.run_folder import RunFolder, add_run_arguments, check_workers, default_workers, open_run, provenance
 
 log = logging.getLogger(__name__)
 
@@ -233,8 +233,7 @@ def main(options: argparse.Namespace) -> None:
     """Scores, ensemble, CRF, PNGs."""
     if options.model == "fcn8s" and (options.ensemble == "fcn" or options.weights):
         raise UsageError("--model fcn8s is FCN alone: its weights are --fcn-weights, and it has no --ensemble")
-    if options.workers < 1:
-        raise UsageError(f"--workers {options.workers}: expected at least 1")
+    check_workers(options.workers, least=1)
     run = open_run(options, free_keys=("runtime.", "infer.", "crf.", "train.", "bn_statistics."),
                    needs_images=not options.images)
     if options.aggregate:

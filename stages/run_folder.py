@@ -24,6 +24,7 @@ PACKAGES = ("torch", "torchvision", "opencv-contrib-python", "pydensecrf2", "num
 DEFAULT_RUN = Path("runs/default")
 DEFAULT_RECIPE = "tiny"
 SYNTHETIC = Path("data/synthetic")
+WORKERS_PER_CORE = 16  # at most; more than one is seldom of use
 RESULTS = ("proposals", "windows", "stage1", "stage2", "fcn32s", "fcn16s", "fcn8s", "scores", "predictions", "labelled")
 
 
@@ -212,6 +213,14 @@ def _voc_root(options: argparse.Namespace, root: Path, sources: list[Path], need
 def default_workers() -> int:
     """One worker a core."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def check_workers(count: int, least: int) -> None:
+    """Raises UsageError for a number of processes that only costs memory. least: 0 where none means in this process."""
+    most = WORKERS_PER_CORE * default_workers()
+    if not least <= count <= most:
+        own = " (0: in this process)" if least == 0 else ""
+        raise UsageError(f"--workers {count}: expected {least}{own} to {most}, {WORKERS_PER_CORE} a core")
 
 
 def seed_everything(seed: int) -> None:

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deconvnet.errors import UsageError
 from deconvnet.palette import voc_palette, write_label_png
+from stages.evaluate import read_class_list
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ["background", "cat", "dog"]
@@ -134,6 +136,16 @@ def test_wrong_predictions_and_masks_are_refused(case: tuple[Path, Path, list[ob
     (voc / "SegmentationClass" / "a.png").unlink()
     refused(evaluate(*arguments), 1, "a.png", "no such mask")
     assert not (predictions / "metrics.json").exists()
+
+
+def test_class_lists_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "classes.txt"
+    for text in (b"background\nc\xe9l\n", b"background\n" + b"x" * 300, b"background\nc\0t\n", b"background\n"):
+        path.write_bytes(text)
+        with pytest.raises(UsageError, match="classes.txt: expected a text file .UTF-8. of 2 to 255 different"):
+            read_class_list(path)
+    path.write_bytes(b"\xef\xbb\xbfbackground\nc\xc3\xa9l\n")  # a byte order mark is no part of a name
+    assert read_class_list(path) == ["background", "c\u00e9l"]
 
 
 def test_wrong_use_is_refused(case: tuple[Path, Path, list[object]], tmp_path: Path) -> None:

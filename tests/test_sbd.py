@@ -10,7 +10,7 @@ from scipy.sparse import csc_matrix
 
 from deconvnet.errors import UsageError, UserError
 from deconvnet.recipe import VOC_CLASSES
-from deconvnet.sbd import merge_sbd
+from deconvnet.sbd import merge_sbd, sbd_ids
 from deconvnet.voc import VocFolder
 from stages import merge_sbd as command
 from stages.cli import run_command
@@ -210,8 +210,18 @@ def test_not_the_sbd_folder(folders: tuple[VocFolder, Path], tmp_path: Path) -> 
 def test_id_that_leaves_the_folder(folders: tuple[VocFolder, Path]) -> None:
     voc, sbd = folders
     (sbd / "val.txt").write_text("../../evil\n")
-    with pytest.raises(UserError, match="val.txt: '../../evil' is not an image id"):
+    with pytest.raises(UserError, match="val.txt: an id is '../../evil'; expected an image id"):
         merge_sbd(voc, sbd)
+
+
+def test_lists_with_and_without_a_byte_order_mark(folders: tuple[VocFolder, Path]) -> None:
+    _, sbd = folders
+    before = sbd_ids(sbd)
+    (sbd / "val.txt").write_bytes(b"\xef\xbb\xbf" + (sbd / "val.txt").read_bytes())
+    assert sbd_ids(sbd) == before
+    (sbd / "val.txt").write_bytes(b"2008_1\xff\n")
+    with pytest.raises(UserError, match="val.txt: not a text file"):
+        sbd_ids(sbd)
 
 
 def test_command(folders: tuple[VocFolder, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,6 +109,11 @@ def test_lists(tmp_path: Path) -> None:
     (lists / "windows.txt").write_bytes(b"b\r\na\r\n\r\n")
     assert voc(root).image_ids("windows") == ["b", "a"]
     refused(lambda: voc(root).image_ids("val"), lists / "val.txt", "train", "windows", kind=UsageError)
+    (lists / "bom.txt").write_bytes(b"\xef\xbb\xbfb\na\n")  # as Windows' editors write
+    assert voc(root).image_ids("bom") == ["b", "a"]
+    for name, wrong in (("hidden", ".a"), ("long", "x" * 201)):
+        (lists / f"{name}.txt").write_text(f"a\n{wrong}\n")
+        refused(lambda name=name: voc(root).image_ids(name), lists / f"{name}.txt", "an image id a line")
     (lists / "empty.txt").write_text("\n \n")
     refused(lambda: voc(root).image_ids("empty"), lists / "empty.txt", "empty")
     (lists / "path.txt").write_text("a\n../b\n")
