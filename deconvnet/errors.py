@@ -49,8 +49,8 @@ def _is_memory(error: Exception) -> bool:
 
 
 def _short(error: Exception) -> str:
-    """What an error says, without OpenCV's source file and line."""
+    """What an error says, without the source file and line that OpenCV and torch name."""
     said, where = getattr(error, "err", None), getattr(error, "func", None)
     text = f"{said} in OpenCV's {where}" if said and where else str(error)
-    text = " ".join(text.split()) or "no more is known"
+    text = " ".join(text.rpartition("DefaultCPUAllocator: ")[2].split()) or "no more is known"
     return text if len(text) <= 300 else f"{text[:290]}..."
