@@ -111,7 +111,7 @@ def test_errors_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
     refused("run folder", tmp_path / "none")
     refused("'77'", run, "--images", "00,77")
-    refused("at least one", run, "--images", "0")
+    refused("expected 1 to 200 images", run, "--images", "0")
     refused(".png", run, "--out", tmp_path / "sheet.jpg")
     (run / "data.json").rename(run / "aside.json")
     refused("--voc-root", run)

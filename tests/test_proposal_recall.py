@@ -59,4 +59,4 @@ def test_wrong_use_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) ->
     assert run_command(parse(), main, ["--voc-root", str(tmp_path / "none")]) == 2
     with pytest.raises(SystemExit):
         run_command(parse(), main, ["--voc-root", str(tmp_path), "--boxes", "ten"])
-    assert "expected numbers of boxes" in capsys.readouterr().err
+    assert "expected at most 100 numbers of boxes" in capsys.readouterr().err

@@ -225,4 +225,4 @@ def test_the_command_says_errors_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "experiments.synthetic_voc"]
     failed = subprocess.run([*command, str(tmp_path), "--side", "9"], cwd=REPOSITORY, capture_output=True, text=True)
     assert failed.returncode == 2
-    assert failed.stderr == "error: --side is 9; expected at least 96\n"
+    assert failed.stderr == "error: --side is 9; expected at least 96 and at most 4096\n"
