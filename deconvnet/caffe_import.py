@@ -23,8 +23,8 @@ from deconvnet.caffemodel import CaffeLayer, read_caffemodel
 from deconvnet.errors import UserError
 from deconvnet.fcn import SKIPS, UPSAMPLINGS, Fcn
 from deconvnet.network import FC_CHANNELS, DeconvNet, convolution_names
+from deconvnet.recipe import VOC_CLASSES, Network
 from deconvnet.recipe import Fcn as FcnRecipe
-from deconvnet.recipe import Network
 
 KINDS = ("deconvnet", "vgg16", "fcn8s", "fcn16s", "fcn32s")
 BN_STATES = ("folded", "unmeasured")
@@ -45,8 +45,9 @@ WIDEST = 16
 class Imported:
     """A state dict (float32; mostly views of the file) and what a safetensors file says about it.
 
-    metadata: kind; width, input (DeconvNet) or fc6_kernel (FCN), classes of the network; bn: 'folded', or
-    'unmeasured', when the tensors have no running statistics and `stages.bn_statistics` must measure them.
+    metadata: kind; width, input (DeconvNet) or fc6_kernel (FCN), classes of the network, VOC's names if they are 21;
+    bn: 'folded', or 'unmeasured', when the tensors have no running statistics and `stages.bn_statistics` must measure
+    them.
     """
 
     tensors: dict[str, np.ndarray]
@@ -122,7 +123,7 @@ def _deconvnet(layers: dict[str, CaffeLayer], path: Path) -> tuple[nn.Module, di
     recipe = Network(width=width, input=32 * kernel)
     with torch.device("meta"):  # shapes without memory
         network = DeconvNet(recipe, classes)
-    return network, {"width": width, "input": recipe.input, "classes": classes}
+    return network, {"width": width, "input": recipe.input, **_described(classes)}
 
 
 def _vgg16(layers: dict[str, CaffeLayer], path: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -137,7 +138,7 @@ def _fcn(stride: int, layers: dict[str, CaffeLayer], path: Path) -> tuple[nn.Mod
     classes = _class_count(layers, "score_fr", path)
     with torch.device("meta"):
         network = Fcn(stride, classes, FcnRecipe(width=width, fc6_kernel=kernel))
-    return network, {"width": width, "fc6_kernel": kernel, "classes": classes}
+    return network, {"width": width, "fc6_kernel": kernel, **_described(classes)}
 
 
 def _width(layers: dict[str, CaffeLayer], path: Path) -> float:
@@ -157,6 +158,11 @@ def _class_count(layers: dict[str, CaffeLayer], name: str, path: Path) -> int:
     if not 2 <= count <= 255:
         raise UserError(f"{path}: layer {layers[name].name!r} has {count} outputs; expected 2 to 255 classes")
     return count
+
+
+def _described(classes: int) -> dict[str, Any]:
+    """Their number, and VOC's names where it is VOC's: Caffe's files have no names."""
+    return {"classes": classes, **({"class_names": VOC_CLASSES} if classes == len(VOC_CLASSES) else {})}
 
 
 def _outputs(layers: dict[str, CaffeLayer], name: str, path: Path) -> int:

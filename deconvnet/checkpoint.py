@@ -1,18 +1,44 @@
 """Checkpoints: all that a training needs to go on as if it had never stopped."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
+from torch import Tensor
 
 from deconvnet.errors import UserError
 from deconvnet.files import written_whole
 from deconvnet.recipe import Recipe, recipe_difference, recipe_to_dict
+from deconvnet.schemas import Count, Schema, Text, checked
+from deconvnet.weight_files import load_torch_file
 
 FORMAT = "deconvnet-checkpoint-1"
 # What may differ between a checkpoint and the run that goes on with it: it does not change what is computed up to here.
 FREE_KEYS = ("name", "runtime.", "infer.", "crf.", "bn_statistics.", "train.workers", "train.stage2_from",
              "train.checkpoint_every", "train.iterations", "fcn.iterations")
+
+
+class DescentState(Schema):
+    """What solver.Descent goes on from; its load_state looks into it."""
+
+    optimizer: dict[str, Any]
+    rule: dict[str, Any]
+
+
+class Checkpoint(Schema):
+    """The entries of a checkpoint; shapes are checked where the tensors are used."""
+
+    recipe: dict[str, Any]
+    training: Text
+    iteration: Count
+    position: Count  # examples seen
+    best: Annotated[float, Field(ge=-1, le=1)]  # validation accuracy; -1 before the first
+    origin: str
+    model: dict[str, Tensor]
+    descent: DescentState
+    random: Tensor
+    random_cuda: Tensor | None = None
 
 
 def save_checkpoint(path: Path, recipe: Recipe, content: dict[str, Any]) -> None:
@@ -37,11 +63,12 @@ def load_checkpoint(path: Path, recipe: Recipe | None, device: torch.device | st
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
+        content = load_torch_file(path, device)
     except Exception:  # torch and pickle raise many kinds for a file that is cut or something else
         raise UserError(f"{path}: not a checkpoint, cut short or damaged") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of this project (expected format {FORMAT})")
+    checked(Checkpoint, content, path, "remove it: best.pt beside it may be whole")
     if recipe is not None:
         # DeconvNet's training does not depend on FCN's keys.
         free = FREE_KEYS if str(content.get("training")).startswith("fcn") else (*FREE_KEYS, "fcn.")

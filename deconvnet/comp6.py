@@ -12,6 +12,7 @@ from deconvnet.files import written_whole
 from deconvnet.palette import voc_palette
 from deconvnet.voc import VocFolder, read_label_png
 
+MOST_NAME_BYTES = 100  # behind the last slash, in the tar format that the server's own tools read
 COMP6_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 
 
@@ -21,6 +22,10 @@ def pack_comp6(voc: VocFolder, predictions: Path, image_ids: list[str], archive:
     Whole or not at all; the same predictions give the same bytes. Raises UserError for a prediction that is missing or
     unreadable, has not its image's size, or has a label above the last class: the server would refuse it days later.
     """
+    too_long = next((image_id for image_id in image_ids if len(f"{image_id}.png".encode()) > MOST_NAME_BYTES), None)
+    if too_long:
+        raise UserError(f"{archive}: image id {too_long[:40]!r}... is too long for the server's archive: a name in it "
+                        f"has {MOST_NAME_BYTES} bytes at most")
     with (
         written_whole(archive) as temporary,
         temporary.open("wb") as raw,

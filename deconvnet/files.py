@@ -11,7 +11,6 @@ from typing import Any
 
 import h5py
 
-from deconvnet.errors import UserError
 from deconvnet.interrupts import StopRequest
 
 LONGEST_NAME = 200  # bytes; file systems take 255, and temporary files carry more than the name
@@ -108,14 +107,3 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, value: Any) -> None:
     """Writes a JSON file whole, indented, with a final newline."""
     write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises UserError, which names the file, for anything else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: damaged; expected a JSON object, as this program writes it: remove or repair it")
-    return content

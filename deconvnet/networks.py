@@ -1,10 +1,11 @@
 """The networks of a run by name: made from a recipe, saved to and loaded from one safetensors file.
 
-The file's metadata say what network it is (kind, width, input or fc6_kernel, classes), so that a file which does not
-fit a recipe is refused by name; and whether BN statistics were measured (bn).
+The file's metadata say what network it is (kind, width, input or fc6_kernel, classes and their names), so that a file
+which does not fit a recipe is refused by name; whether BN statistics were measured (bn); and the whole recipe.
 """
 
 import logging
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from torch import nn
 from deconvnet.errors import UserError
 from deconvnet.fcn import Fcn
 from deconvnet.network import DeconvNet
-from deconvnet.recipe import Recipe
-from deconvnet.weights import COUNTER, initialise, load_fcn8s, load_into, read_safetensors, save_safetensors
+from deconvnet.recipe import Recipe, recipe_to_dict
+from deconvnet.weight_files import read_safetensors, save_safetensors
+from deconvnet.weights import COUNTER, initialise, load_fcn8s, load_into
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,8 @@ def description(kind: str, recipe: Recipe) -> dict[str, Any]:
 
 def save_network(model: nn.Module, path: Path, kind: str, recipe: Recipe, bn: str, origin: dict[str, Any]) -> None:
     """Writes a network's file. bn: 'measured', 'unmeasured', 'running' (kept while training), 'none' (no BN)."""
-    save_safetensors(model, path, description(kind, recipe) | {"bn": bn, "origin": origin})
+    save_safetensors(model, path, description(kind, recipe) | {
+        "class_names": recipe.data.classes, "bn": bn, "origin": origin, "recipe": recipe_to_dict(recipe)})
 
 
 def load_network(path: Path, kind: str, recipe: Recipe) -> nn.Module:
@@ -75,6 +78,10 @@ def load_unmeasured(path: Path, kind: str, recipe: Recipe) -> tuple[nn.Module, d
     for name, here in description(kind, recipe).items():
         if name in metadata and metadata[name] != here:
             raise UserError(f"{path}: a network with {name} = {metadata[name]!r}; the recipe has {here!r}")
+    names = metadata.get("class_names", recipe.data.classes)
+    for index, (there, here) in enumerate(zip_longest(names, recipe.data.classes)):
+        if there != here:
+            raise UserError(f"{path}: a network whose class {index} is {there!r}; the recipe has {here!r}")
     model = make_network(kind, recipe)
     left_out = (COUNTER, *STATISTICS) if metadata.get("bn") == "unmeasured" else (COUNTER,)
     tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(left_out)}

@@ -108,7 +108,9 @@ def read_object_mat(path: Path) -> np.ndarray:
     categories = np.asarray(_field(path, "GTinst", "Categories")).ravel()
     if labels.max() > categories.size:
         raise UserError(f"{path}: object {labels.max()} has no class; GTinst.Categories has {categories.size}")
-    wrong = categories[(categories < 1) | (categories > LAST_CLASS)]
+    if categories.dtype.kind not in "uif":
+        raise UserError(f"{path}: GTinst.Categories is {categories.dtype}; expected the objects' classes")
+    wrong = categories[(categories < 1) | (categories > LAST_CLASS) | (categories != np.floor(categories))]
     if wrong.size:
         raise UserError(f"{path}: GTinst.Categories has {wrong[0]}; expected classes 1 to {LAST_CLASS}")
     return labels
@@ -131,10 +133,10 @@ def _field(path: Path, name: str, field: str) -> np.ndarray:
     try:
         content = loadmat(path, variable_names=[name])
     except MemoryError:
-        raise
+        raise UserError(f"{path}: claims more than memory holds: damaged?") from None
     except Exception as error:  # SciPy's reader raises anything, from TypeError to zlib.error, on damaged files
         raise UserError(f"{path}: cut short or not a MATLAB 5 file ({type(error).__name__}: {error})") from None
     try:
         return content[name][field][0, 0]
-    except (KeyError, ValueError, IndexError, TypeError):
+    except (LookupError, ValueError, TypeError, AttributeError):
         raise UserError(f"{path}: has no {name}.{field}; expected SBD's struct") from None

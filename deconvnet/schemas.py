@@ -41,6 +41,7 @@ class RunRecord(Schema):
     python: str = "?"
     packages: dict[str, str] = {}
     machine: str = "unknown machine"
+    source: Annotated[str | None, Field(alias="from")] = None  # the run that this one was begun from
 
 
 class ScoresUsed(Schema):
@@ -49,13 +50,19 @@ class ScoresUsed(Schema):
     scores: list[str] = []
 
 
-class Prediction(Schema):
+class PredictionRecord(Schema):
     """settings.json beside label maps."""
 
     settings: ScoresUsed | None = None
     weights: list[str] = []
     classes: ClassNames | None = None
     recipe: dict[str, Any] = {}
+
+
+class TraceRecord(Schema):
+    """trace.json of a training."""
+
+    starts: list[dict[str, Any]]
 
 
 class Metrics(Schema):
@@ -72,6 +79,18 @@ class Metrics(Schema):
         if {len(self.confusion), *map(len, self.confusion)} != {len(self.class_iou)}:
             raise ValueError("confusion is not a matrix of class_iou's classes")
         return self
+
+
+class NetworkAbout(Schema):
+    """The metadata of a network's safetensors file; a file of another program has none of it."""
+
+    kind: str = ""
+    bn: str = ""
+    classes: int = 0
+    class_names: ClassNames = []
+    source: str = ""
+    origin: dict[str, Any] = {}
+    recipe: dict[str, Any] = {}
 
 
 class RowAttributes(Schema):
@@ -116,17 +135,18 @@ def checked(schema: type[Found], content: Any, path: Path, remedy: str) -> Found
         raise UserError(f"{path}: damaged: {_first_of(error)}; {remedy}") from None
 
 
-def read_json(path: Path, schema: type[Found]) -> Found:
-    """A JSON file of this program. Raises UserError, which names the file, for anything else."""
+def read_json(path: Path, schema: type[Found], remedy: str = "remove or repair it") -> Found:
+    """A JSON file of this program. Raises UserError, which names the file and says `remedy`, for anything else."""
     if path.stat().st_size > MOST_JSON_BYTES:
-        raise UserError(f"{path}: damaged: {path.stat().st_size:,} bytes, expected {MOST_JSON_BYTES:,} at most; remove "
-                        "or repair it")
-    return checked(schema, path.read_bytes(), path, "expected a JSON object as this program writes it: remove or "
-                                                    "repair it")
+        raise UserError(f"{path}: damaged: {path.stat().st_size:,} bytes, expected {MOST_JSON_BYTES:,} at most; "
+                        f"{remedy}")
+    return checked(schema, path.read_bytes(), path, remedy)
 
 
 def _first_of(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"]).removesuffix(".[key]")
-    found = "" if first["type"] in ("missing", "json_invalid") else f" (found {str(first['input'])[:60]!r})"
-    return f"{f'{place}: ' if place else ''}{first['msg']}{found}"
+    text = f"{f'{place}: ' if place else ''}{first['msg']}"
+    if first["type"] in ("missing", "json_invalid"):
+        return text
+    return f"{text} (found {' '.join(repr(first['input']).split())[:60]})"

@@ -1,10 +1,17 @@
 """Stochastic gradient descent as in the paper, and as in the release's Caffe."""
 
-from torch import nn
+import math
+from typing import Any
+
+from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, ReduceLROnPlateau, StepLR
 
 from deconvnet.recipe import Solver
+
+# What a training changes in the state of torch's rate rules; all else follows from the recipe.
+CHANGING = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_step_count", "_last_lr", "_is_initial",
+            "_get_lr_called_within_step")
 
 
 def parameter_groups(model: nn.Module, solver: Solver, accumulation: int) -> list[dict]:
@@ -71,7 +78,9 @@ class Descent:
         return {"optimizer": self.optimizer.state_dict(), "rule": self.rule.state_dict()}
 
     def load_state(self, state: dict) -> None:
-        """Goes on from `state`."""
+        """Goes on from `state`, in the middle of a training. Raises ValueError for one of another optimizer or rule."""
+        _check_optimizer(state["optimizer"], self.optimizer)
+        _check_alike(state["rule"], self.rule.state_dict(), "the rate rule", CHANGING)
         self.optimizer.load_state_dict(state["optimizer"])
         self.rule.load_state_dict(state["rule"])
 
@@ -81,3 +90,38 @@ class Descent:
         if self.solver.momentum_rule == "caffe" and self.rate != before:
             for state in self.optimizer.state.values():
                 state["momentum_buffer"].mul_(before / self.rate)
+
+
+def _check_optimizer(found: dict[str, Any], optimizer: SGD) -> None:
+    own = optimizer.state_dict()
+    groups, state = found.get("param_groups"), found.get("state")
+    if not isinstance(state, dict) or not isinstance(groups, list) or len(groups) != len(own["param_groups"]):
+        raise ValueError("the optimizer's groups of parameters are not this network's")
+    for theirs, ours in zip(groups, own["param_groups"], strict=True):
+        _check_alike(theirs, ours, "a group of the optimizer's parameters", ("lr",))
+    moving = [parameter for group in optimizer.param_groups for parameter in group["params"] if group["momentum"]]
+    if state.keys() != set(range(len(moving))):
+        raise ValueError("the optimizer's momenta are not of this network's parameters")
+    for number, parameter in enumerate(moving):
+        momentum = state[number].get("momentum_buffer") if isinstance(state[number], dict) else None
+        if not isinstance(momentum, Tensor) or momentum.shape != parameter.shape or not momentum.isfinite().all():
+            raise ValueError(f"momentum {number} is not a finite tensor of shape {tuple(parameter.shape)}")
+
+
+def _check_alike(found: Any, own: dict[str, Any], what: str, changing: tuple[str, ...]) -> None:
+    """All that `own` has, of the same kind; what training does not change, of the same value."""
+    for name, value in own.items():
+        if not isinstance(found, dict) or name not in found:
+            raise ValueError(f"{what}: {name} is missing")
+        if name in changing and not _same_kind(found[name], value):
+            raise ValueError(f"{what}: {name} is {found[name]!r}, expected the like of {value!r}")
+        if name not in changing and found[name] != value:
+            raise ValueError(f"{what}: {name} is {found[name]!r}, expected {value!r}")
+
+
+def _same_kind(found: Any, own: Any) -> bool:
+    if isinstance(own, list):
+        return isinstance(found, list) and len(found) == len(own) and all(map(_same_kind, found, own))
+    if isinstance(own, int | float) and not isinstance(own, bool):
+        return isinstance(found, int | float) and not isinstance(found, bool) and not math.isnan(found)
+    return type(found) is type(own)

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from deconvnet.errors import UserError
-from deconvnet.files import read_json, write_json
+from deconvnet.files import write_json
+from deconvnet.schemas import TraceRecord, read_json
 
 if TYPE_CHECKING:
     from deconvnet.training import Training
@@ -165,10 +166,7 @@ class Trace:
         if not self.path.is_file():
             return []
         try:
-            starts = read_json(self.path).get("starts")
-        except UserError:
-            starts = None
-        if not isinstance(starts, list):  # no reason not to train on
+            return read_json(self.path, TraceRecord).starts
+        except UserError:  # no reason not to train on
             log.warning("%s: damaged; begins anew, what it told of the training so far is lost", self.path)
             return []
-        return starts

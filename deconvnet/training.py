@@ -25,13 +25,13 @@ from deconvnet.progress import progress
 from deconvnet.recipe import Recipe, Runtime, Solver, recipe_difference, recipe_to_dict
 from deconvnet.solver import Descent
 from deconvnet.trace import Trace
+from deconvnet.training_log import COLUMNS, read_log
 from deconvnet.voc import VOID
+from deconvnet.weights import load_into
 
 log = logging.getLogger(__name__)
 
 LOG_EVERY = 20  # iterations between lines of log.csv
-COLUMNS = ("iteration", "rate", "loss", "pixel_accuracy", "validation_loss", "validation_accuracy",
-           "validation_mean_iou", "images_per_second")
 
 
 @dataclass
@@ -89,13 +89,19 @@ class Training:
         if content["iteration"] > self.plan.iterations:
             raise UserError(f"{self.last}: {content['iteration']} iterations are done, more than the recipe's "
                             f"{self.plan.iterations}: set as many or more, or use another --run folder")
-        self.model.load_state_dict(content["model"])
-        self.descent.load_state(content["descent"])
+        load_into(self.model, content["model"], self.model.state_dict(), str(self.last))
+        try:
+            if content["position"] != content["iteration"] * self.plan.batch:
+                raise ValueError(f"position {content['position']} at iteration {content['iteration']}")
+            self.descent.load_state(content["descent"])
+            torch.set_rng_state(content["random"].cpu())
+            if "random_cuda" in content and self.device.type == "cuda":
+                torch.cuda.set_rng_state(content["random_cuda"].cpu(), self.device)
+        except (ValueError, RuntimeError, TypeError) as error:  # torch's for random states are of the latter two
+            raise UserError(f"{self.last}: damaged: {' '.join(str(error).split())}; remove it: the training then "
+                            "begins anew") from None
         self.iteration, self.best, self.origin = content["iteration"], content["best"], content["origin"]
         self.start_file = self.last
-        torch.set_rng_state(content["random"].cpu())
-        if "random_cuda" in content and self.device.type == "cuda":
-            torch.cuda.set_rng_state(content["random_cuda"].cpu(), self.device)
         log.info("%s: goes on at iteration %d", self.plan.name, self.iteration)
         for name, (before, now) in recipe_difference(content["recipe"], recipe_to_dict(self.recipe)).items():
             if name.startswith("runtime."):
@@ -303,9 +309,14 @@ class _LogFile:
     def __init__(self, path: Path, iteration: int) -> None:
         kept = []
         if path.is_file() and iteration:
-            with path.open(newline="") as file:
-                whole = [row for row in csv.DictReader(file) if None not in row.values()]  # a kill may cut a line
-                kept = [row for row in whole if int(row["iteration"]) <= iteration]
+            try:
+                lines, damaged = read_log(path)
+            except UserError as error:
+                lines, damaged = [], []
+                log.warning("%s; begins anew", error)
+            if damaged:
+                log.warning("%s: damaged: %d lines are left out, line %d first", path, len(damaged), damaged[0])
+            kept = [line for line in lines if int(line["iteration"]) <= iteration]
         self.path = path
         with written_whole(path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)

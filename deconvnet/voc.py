@@ -218,7 +218,7 @@ def read_annotation(path: Path) -> list[tuple[str, np.ndarray]]:
             box = np.round(corners).astype(np.int32) - np.array([1, 1, 0, 0], np.int32)
             found.append((item.findtext("name", "").strip(), box))
         return found
-    except (ElementTree.ParseError, ValueError) as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: an encoding that does not exist
         raise UserError(f"{path}: not a VOC annotation file: {error}") from None
 
 

@@ -3,7 +3,6 @@
 Every reader answers with tensors under this project's layer names, for RGB input minus MEAN_RGB, unscaled.
 """
 
-import json
 import logging
 import math
 from collections.abc import Collection
@@ -12,20 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from deconvnet import recipe as recipes
 from deconvnet.errors import UsageError, UserError
 from deconvnet.fcn import Fcn
-from deconvnet.files import written_whole
 from deconvnet.network import FC_CHANNELS, VGG16_BLOCKS, convolution_names, scaled
+from deconvnet.weight_files import existing, read_safetensors, read_state
 from deconvnet.windows import MEAN_RGB
 
 log = logging.getLogger(__name__)
 
-METADATA_KEY = "deconvnet"
 COUNTER = "num_batches_tracked"  # torch's BN counter: nothing here reads it, other programs' files lack it
 
 # Mean and deviation of the input, RGB scaled to 0 .. 1, that torchvision's two VGG16 files were trained with.
@@ -79,6 +75,8 @@ def load_into(
         if name not in own:
             raise UserError(f"{source}: {name} is not a tensor of this network; the file is of another network")
         _check_shape(name, value, tuple(own[name].shape), source)
+        if value.is_floating_point() != own[name].is_floating_point():
+            raise UserError(f"{source}: {name} is {value.dtype}, expected {own[name].dtype}")
         _check_finite(name, value, source)
     with torch.no_grad():
         for name, value in tensors.items():
@@ -90,7 +88,7 @@ def start_from_vgg16(model: nn.Module, path: Path | str) -> None:
 
     Raises UsageError for a narrow network, UserError for a file that is not VGG16.
     """
-    _existing(path)
+    existing(path)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     for name, shape in vgg16_shapes().items():
         if name.startswith("conv") and shapes[name] != shape:
@@ -121,7 +119,7 @@ def load_vgg16(path: Path | str) -> dict[str, Tensor]:
             return tensors
         if "kind" in metadata:
             raise UserError(f"{path}: a {metadata['kind']}; expected VGG16, torchvision's or stages.import_caffe's")
-    return convert_vgg16(_read_state(path), str(path))
+    return convert_vgg16(read_state(path), str(path))
 
 
 def convert_vgg16(state: dict[str, Tensor], source: str, width: float = 1.0) -> dict[str, Tensor]:
@@ -178,68 +176,19 @@ def load_fcn8s(path: Path | str, recipe: recipes.Fcn | None = None) -> dict[str,
 
     recipe: of the network that will take them, the published one by default. Raises UserError, as load_into.
     """
-    state = _read_state(Path(path))
-    if not isinstance(state.get("score_fr.bias"), Tensor):
-        raise UserError(f"{path}: score_fr.bias is missing: expected wkentaro's fcn8s_from_caffe.pth")
+    state = read_state(Path(path))
+    bias = state.get("score_fr.bias")
+    if not isinstance(bias, Tensor) or bias.is_nested or bias.ndim != 1 or not 2 <= len(bias) <= 255:
+        raise UserError(f"{path}: score_fr.bias is missing, or not of 2 to 255 classes: expected wkentaro's "
+                        "fcn8s_from_caffe.pth")
     with torch.device("meta"):  # a network of shapes only, to check against
-        network = Fcn(8, state["score_fr.bias"].numel(), recipe or recipes.Fcn())
+        network = Fcn(8, len(bias), recipe or recipes.Fcn())
     load_into(network, state, source=str(path))
     return {name: value.flip(1) if name == "conv1_1.weight" else value for name, value in state.items()}
 
 
-def save_safetensors(model: nn.Module, path: Path | str, metadata: dict[str, Any]) -> None:
-    """Writes a model's state whole, with metadata (anything JSON can say) that tells how to build it again."""
-    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    with written_whole(path) as temporary:
-        try:
-            save_file(state, temporary, {METADATA_KEY: json.dumps(metadata)})
-        except SafetensorError as error:
-            raise UserError(f"{path}: cannot be written ({error}): free some space and run again") from None
-
-
-def read_safetensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a safetensors file, and its metadata ({} in a file of another program).
-
-    Raises UserError for a file that is missing, cut short or something else.
-    """
-    path = _existing(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-    except (SafetensorError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a whole safetensors file ({_first_line(error)}): make or fetch it again"
-                        ) from None
-    if not isinstance(metadata, dict):
-        raise UserError(f"{path}: its {METADATA_KEY!r} metadata is not a JSON object: make or fetch it again")
-    return tensors, metadata
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    """A state dict from a .safetensors file or, without unpickling code, from a torch.save file."""
-    if path.suffix == ".safetensors":
-        return read_safetensors(path)[0]
-    try:
-        state = torch.load(_existing(path), map_location="cpu", weights_only=True)
-    except UserError:
-        raise
-    except Exception as error:  # torch and pickle raise many kinds for a file that is cut or something else
-        if isinstance(error, OSError) and error.filename:  # it may not be read, say; torch's for a cut file has none
-            raise
-        raise UserError(f"{path}: not a whole PyTorch weights file ({_first_line(error)}): fetch it again") from None
-    if not isinstance(state, dict):
-        raise UserError(f"{path}: holds a {type(state).__name__}, expected a state dict (names and tensors)")
-    return state
-
-
-def _existing(path: Path | str) -> Path:
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file")
-    return Path(path)
-
-
 def _check_shape(name: str, value: Any, shape: tuple[int, ...], source: str) -> None:
-    if not isinstance(value, Tensor) or value.layout != torch.strided:
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_nested or value.is_meta:
         raise UserError(f"{source}: {name} is not a dense tensor")
     if tuple(value.shape) != shape:
         raise UserError(f"{source}: {name} has shape {tuple(value.shape)}, expected {shape}")
@@ -263,8 +212,3 @@ def _torchvision_names() -> dict[str, str]:
 
 def _channels(values: np.ndarray) -> Tensor:
     return torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1)
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error) or type(error).__name__
-    return text.splitlines()[0][:200]

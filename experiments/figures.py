@@ -119,11 +119,7 @@ def curves(run: Path, path: Path) -> None:
 
 def read_log(path: Path) -> dict[str, np.ndarray]:
     """The columns LOGGED of a training's log.csv as float64; NaN where a line has no number. Raises UserError."""
-    lines = log_lines(path)
-    try:
-        return {name: np.array([float(line[name] or "nan") for line in lines]) for name in LOGGED}
-    except (KeyError, ValueError):
-        raise UserError(f"{path}: not a training's log; expected a number or nothing in {', '.join(LOGGED)}") from None
+    return {name: np.array([float(line[name] or "nan") for line in log_lines(path)]) for name in LOGGED}
 
 
 def _curve(axis: Axes, log: dict[str, np.ndarray], measure: str, start: float, name: str) -> None:

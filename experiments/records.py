@@ -1,13 +1,12 @@
 """What a run folder tells of itself: recipe, record, data set, training logs."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from deconvnet.errors import UsageError, UserError
-from deconvnet.files import read_json
 from deconvnet.recipe import Recipe, load_recipe
+from deconvnet.schemas import DataSet, RunRecord, read_json
+from deconvnet.training_log import read_log
 from stages.run_folder import RunFolder
 from stages.sources import find_sources
 
@@ -17,7 +16,7 @@ class Record:
     """recipe.yaml, run.json (commit, versions, machine), and the data set's folder where data.json names it."""
 
     recipe: Recipe
-    made_with: dict[str, Any]
+    made_with: RunRecord
     voc_root: Path | None
     folder: RunFolder
 
@@ -27,16 +26,16 @@ def read_run(run: Path) -> Record:
     for name in ("recipe.yaml", "run.json"):
         if not (run / name).is_file():
             raise UsageError(f"{run / name}: no such file; expected a run folder, which stages.build_proposals begins")
-    data = read_json(run / "data.json") if (run / "data.json").is_file() else {}
-    voc_root = Path(data["voc_root"]) if isinstance(data.get("voc_root"), str) else None
+    data = read_json(run / "data.json", DataSet) if (run / "data.json").is_file() else None
+    voc_root = Path(data.voc_root) if data else None
     recipe = load_recipe(run / "recipe.yaml", complete=True)
-    return Record(recipe, read_json(run / "run.json"), voc_root, RunFolder(run, recipe, voc_root, find_sources(run)))
+    folder = RunFolder(run, recipe, voc_root, find_sources(run))
+    return Record(recipe, read_json(run / "run.json", RunRecord), voc_root, folder)
 
 
 def log_lines(path: Path) -> list[dict[str, str]]:
-    """The whole lines of a training's log.csv; a kill may have cut the last one. Raises UserError."""
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = [line for line in csv.DictReader(file) if None not in line.values()]
-    if lines and not {"iteration", "rate", "loss", "validation_accuracy"} <= set(lines[0]):
-        raise UserError(f"{path}: not a training's log; expected the columns that stages.train writes")
+    """The lines of a training's log.csv; a kill may have cut the last one. Raises UserError for a damaged one."""
+    lines, damaged = read_log(path)
+    if damaged:
+        raise UserError(f"{path}: line {damaged[0]} is damaged; remove it, or train on: stages.train --resume does so")
     return lines

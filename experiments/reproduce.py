@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from deconvnet.errors import UsageError
-from deconvnet.files import read_json, write_json, write_text
+from deconvnet.files import write_json, write_text
 from deconvnet.recipe import VOC_CLASSES, Recipe, recipe_to_dict
+from deconvnet.schemas import PredictionRecord, read_json
 from deconvnet.voc import check_split
 from experiments.records import Record, log_lines, read_run
 from experiments.table1 import Result, Row, class_mean, paper_table, read_result, read_server_result, table_rows
@@ -52,9 +53,9 @@ def describe_run(run: Path, record: Record) -> dict[str, str]:
     lines["Inference"] = (f"{infer.proposals} windows an image, outside a window: {infer.outside}, ensemble: "
                           f"{infer.ensemble_rule}, CRF kernels: {recipe.crf.normalization} normalisation")
     made_with = record.made_with
-    packages = ", ".join(f"{name} {number}" for name, number in made_with.get("packages", {}).items())
-    lines["Made with"] = (f"commit {made_with.get('commit', 'unknown')}, Python {made_with.get('python', '?')}, "
-                          f"{packages}; {made_with.get('machine', 'unknown machine')}")
+    packages = ", ".join(f"{name} {number}" for name, number in made_with.packages.items())
+    lines["Made with"] = (f"commit {made_with.commit}, Python {made_with.python}, "
+                          f"{packages}; {made_with.machine}")
     return lines
 
 
@@ -67,14 +68,14 @@ def otherwise(predictions: Path, rows: list[Row], recipe: Recipe) -> dict[str, s
     own, changed, scores = recipe_to_dict(recipe), [], {}
     for row in rows:
         path = predictions / row.folder / "settings.json"
-        made = read_json(path) if path.is_file() else {}
-        texts = [f"{name} = {value!r}" for name, value in made.get("recipe", {}).items()
+        made = read_json(path, PredictionRecord) if path.is_file() else PredictionRecord()
+        texts = [f"{name} = {value!r}" for name, value in made.recipe.items()
                  if name != "infer.aggregate" and value != own.get(name)]
         usual = [Path(folder, "network.safetensors").parts for folder in ("stage2", "fcn8s")]
-        used = [Path(path).parts[-2:] for path in made.get("weights", [])]
+        used = [Path(path).parts[-2:] for path in made.weights]
         texts += [f"weights {Path(*parts)}" for parts in used if parts not in usual]
         changed += [f"{row.title}: {', '.join(texts)}"] if texts else []
-        for name in made.get("settings", {}).get("scores", []):
+        for name in made.settings.scores if made.settings else []:
             scores.setdefault(name.partition("-")[0], {}).setdefault(name, []).append(row.title)
     mixed = ["; ".join(f"{', '.join(titles)} on {name}" for name, titles in kinds.items())
              for kinds in scores.values() if len(kinds) > 1]

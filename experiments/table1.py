@@ -1,12 +1,12 @@
 """The rows of the paper's Table 1 that this project reproduces: where a run keeps them, and how they are made."""
 
 import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from deconvnet.errors import UsageError, UserError
 from deconvnet.recipe import VOC_CLASSES
+from deconvnet.schemas import Metrics, read_json
 
 PAPER_TABLE = Path(__file__).parent / "table1_voc2012_test.csv"
 
@@ -86,14 +86,10 @@ def read_result(row: Row, run: Path, split: str, voc_root: Path, classes: list[s
         if not folder.is_dir():
             commands.insert(0, infer_command(row, run, split))
         return Result(row, command=" && ".join(f"python {' '.join(command)}" for command in commands))
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-        found = metrics["class_iou"]
-        result = Result(row, metrics["split"], {name: _percent(value) for name, value in found.items()},
-                        metrics["images"], _percent(metrics["pixel_accuracy"]),
-                        _background_only([sum(counts) for counts in metrics["confusion"]]))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path}: not what stages.evaluate writes: run it again for this row") from None
+    metrics = read_json(path, Metrics, "run stages.evaluate again for this row")
+    found = metrics.class_iou
+    result = Result(row, metrics.split, {name: _percent(value) for name, value in found.items()}, metrics.images,
+                    _percent(metrics.pixel_accuracy), _background_only([sum(counts) for counts in metrics.confusion]))
     if list(found) != classes:
         raise UserError(f"{path}: scored with the classes {', '.join(found)}; the run's recipe has "
                         f"{', '.join(classes)}; run stages.evaluate again")

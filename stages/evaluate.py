@@ -8,10 +8,11 @@ from pathlib import Path
 
 from deconvnet.comp6 import pack_comp6
 from deconvnet.errors import UsageError, UserError
-from deconvnet.files import read_json, write_json
+from deconvnet.files import write_json
 from deconvnet.metrics import ConfusionMatrix
 from deconvnet.progress import progress
 from deconvnet.recipe import VOC_CLASSES
+from deconvnet.schemas import PredictionRecord, read_json
 from deconvnet.voc import VocFolder, read_label_png
 from stages.cli import make_parser, run_command
 
@@ -36,7 +37,7 @@ def read_class_list(path: Path) -> list[str]:
 def prediction_classes(folder: Path) -> list[str]:
     """The class list that stages.infer wrote beside its predictions; VOC's for predictions from elsewhere."""
     marker = folder / "settings.json"
-    return read_json(marker).get("classes", VOC_CLASSES) if marker.is_file() else VOC_CLASSES
+    return (read_json(marker, PredictionRecord).classes if marker.is_file() else None) or VOC_CLASSES
 
 
 def check_predictions(folder: Path, image_ids: list[str]) -> None:

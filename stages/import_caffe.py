@@ -1,18 +1,15 @@
 """`python -m stages.import_caffe`: a published .caffemodel becomes a safetensors file of this project."""
 
 import argparse
-import json
 import logging
 import sys
 from pathlib import Path
 
-from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from deconvnet.caffe_import import BN_STATES, KINDS, import_caffe
-from deconvnet.errors import UsageError, UserError
-from deconvnet.files import written_whole
-from deconvnet.weights import METADATA_KEY
+from deconvnet.errors import UsageError
+from deconvnet.weight_files import write_safetensors
 from stages.cli import make_parser, run_command
 
 log = logging.getLogger(__name__)
@@ -28,13 +25,11 @@ def main(options: argparse.Namespace) -> None:
     if options.to.suffix != ".safetensors":
         raise UsageError(f"--to {options.to}: expected a name that ends in .safetensors")
     imported = import_caffe(options.file, options.kind, options.bn)
-    with written_whole(options.to) as temporary:
-        try:  # straight from the mapped file: next to no memory of our own
-            save_file(imported.tensors, temporary, {METADATA_KEY: json.dumps(imported.metadata)})
-        except SafetensorError as error:
-            raise UserError(f"{options.to}: cannot be written ({error}): free some space and run again") from None
+    # straight from the mapped file: next to no memory of our own
+    write_safetensors(save_file, imported.tensors, options.to, imported.metadata)
     count = sum(tensor.size for tensor in imported.tensors.values())
-    about = ", ".join(f"{key} {value}" for key, value in imported.metadata.items() if key not in ("kind", "source"))
+    about = ", ".join(f"{key} {value}" for key, value in imported.metadata.items()
+                      if key not in ("kind", "source", "class_names"))
     log.info("%s: %s, %s, %s tensors, %s numbers", options.to, imported.metadata["kind"], about,
              len(imported.tensors), f"{count:,}")
     if "bn" in imported.metadata:

@@ -16,9 +16,10 @@ import numpy as np
 from crf.dense import CrfParameters
 from crf.pool import CrfPool
 from deconvnet.errors import UsageError, UserError
-from deconvnet.files import read_json, write_json, written_whole
+from deconvnet.files import write_json, written_whole
 from deconvnet.palette import voc_palette, write_label_png
 from deconvnet.progress import progress
+from deconvnet.schemas import PredictionRecord, read_json
 from deconvnet.score_files import check_finite, file_token, read_scores, write_scores
 from deconvnet.voc import read_rgb
 from proposals.files import Rows, read_rows
@@ -155,7 +156,8 @@ class Prediction:
         """
         self.folder, self.marker = folder, folder / "settings.json"
         self.record = {"settings": settings, **record}
-        made = read_json(self.marker).get("settings") if self.marker.is_file() else None
+        found = read_json(self.marker, PredictionRecord).settings if self.marker.is_file() else None
+        made = found.model_dump() if found else None
         self.stale = made != settings and (made is not None or any(folder.glob("*.png")))
         if self.stale and not replace_others:
             raise UsageError(f"{folder}: holds label maps that were made with other settings, of other images perhaps: "

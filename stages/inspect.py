@@ -15,7 +15,7 @@ from deconvnet.checkpoint import load_checkpoint
 from deconvnet.errors import UsageError
 from deconvnet.layer_table import layer_table
 from deconvnet.recipe import Recipe, load_recipe, recipe_difference, recipe_keys, recipe_to_dict
-from deconvnet.weights import read_safetensors
+from deconvnet.weight_files import read_safetensors
 from proposals.files import attributes_of, opened, read_rows
 from stages.cli import make_parser, run_command
 
@@ -69,9 +69,12 @@ def print_safetensors(path: Path) -> None:
     """A network's weights."""
     tensors, metadata = read_safetensors(path)
     print(f"{path}: weights" + ("" if metadata else ", not of this project (no description in it)"))
+    recipe = metadata.pop("recipe", None)
     for name, value in metadata.items():
         print(f"  {name}: {json.dumps(value)}")
     print()
+    if recipe:
+        print_differences(recipe)
     print_tensors(tensors)
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from deconvnet.errors import UsageError, UserError
-from deconvnet.files import read_json, write_json
+from deconvnet.errors import UsageError
+from deconvnet.files import write_json
 from deconvnet.recipe import Recipe, load_recipe, recipe_difference, recipe_to_dict, save_recipe
+from deconvnet.schemas import DataSet, RunRecord, read_json
 from deconvnet.voc import VocFolder
 from experiments.synthetic_voc import generate
 from stages.sources import NOT_SHAPING, check_source, find_sources, given_source, require_sources
@@ -121,7 +122,9 @@ def open_run(options: argparse.Namespace, free_keys: tuple[str, ...] = (), needs
     run.recorded = old or recipe
     if needs_images:
         run.voc()  # a wrong folder is an error before anything is written
-    record = read_json(root / "run.json") if (root / "run.json").is_file() else {}
+    record = {}
+    if (root / "run.json").is_file():
+        record = read_json(root / "run.json", RunRecord).model_dump(exclude_unset=True, by_alias=True)
     # There is none either where recipe and windows were copied to a training machine.
     wanted = (record or {"seed": recipe.seed, **provenance()}) | ({"from": str(sources[0])} if sources else {})
     if wanted != record:
@@ -188,10 +191,7 @@ def _voc_root(options: argparse.Namespace, root: Path, sources: list[Path], need
     recorded = next((path for path in records if path.is_file()), records[0])
     known = None
     if recorded.is_file():
-        value = read_json(recorded).get("voc_root")
-        if not isinstance(value, str):
-            raise UserError(f"{recorded}: damaged: no voc_root in it; remove the file and give --voc-root")
-        known = Path(value)
+        known = Path(read_json(recorded, DataSet).voc_root)
     if options.voc_root:
         given = options.voc_root.resolve()
         same = known in (given, given.parent) or (known and known.parent == given)  # .../VOCdevkit or .../VOC2012 in it

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from deconvnet.errors import UsageError, UserError
-from deconvnet.files import read_json
+from deconvnet.errors import UsageError
 from deconvnet.recipe import Recipe, load_recipe, recipe_difference, recipe_to_dict
+from deconvnet.schemas import RunRecord, read_json
 
 SHAPING = ("data.classes", "data.least_object_pixels", "proposals.", "windows.")  # they shape proposals or windows
 NOT_SHAPING = "windows.balance"  # that is the training's
@@ -26,9 +26,7 @@ def find_sources(root: Path, first: Path | None = None) -> list[Path]:
 
 def _recorded_source(root: Path) -> Path | None:
     path = root / "run.json"
-    value = read_json(path).get("from") if path.is_file() else None
-    if not isinstance(value, str | None):
-        raise UserError(f"{path}: damaged: 'from' is {value!r}, expected the path of a run folder")
+    value = read_json(path, RunRecord).source if path.is_file() else None
     return Path(value) if value else None
 
 

@@ -18,7 +18,8 @@ from deconvnet.fcn import fcn_from_shallower
 from deconvnet.networks import make_network, save_network
 from deconvnet.recipe import Solver
 from deconvnet.training import Examples, Plan, Training, prepare
-from deconvnet.weights import read_safetensors, start_from_vgg16
+from deconvnet.weight_files import read_safetensors
+from deconvnet.weights import load_into, start_from_vgg16
 from proposals.files import read_rows
 from stages.cli import make_parser, run_command
 from stages.lengthening import check_iterations, done, record_iterations, start_name, warn_of_older_start
@@ -140,7 +141,7 @@ def _start_stage(run: RunFolder, model: torch.nn.Module, stage: int, vgg16: Path
             raise UsageError(f"{start.parent}: {so_far} of train.iterations' {planned} are done, so stage 1 is not "
                              f"finished: {how}")
         content = load_checkpoint(start, run.recipe, device)
-        model.load_state_dict(content["model"])
+        load_into(model, content["model"], model.state_dict(), str(start))
         return start_name(start, content), start
     if vgg16:
         start_from_vgg16(model, vgg16)

@@ -7,12 +7,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from deconvnet.checkpoint import load_checkpoint, save_checkpoint
 from deconvnet.crops import WindowCrops
 from deconvnet.errors import UserError
 from deconvnet.recipe import load_recipe
 from deconvnet.score_files import read_scores, write_scores
+from deconvnet.weight_files import read_safetensors, save_safetensors
 from proposals.files import read_rows, write_rows
+from tests.checkpoints import content
 from tests.row_files import attributes
 from tests.test_window_files import png, window_part
 
@@ -52,10 +56,36 @@ def read_proposals(path: Path) -> list[Any]:
     return [rows.attributes, rows.image_ids, rows.sizes, rows.first, *rows.columns.values()]
 
 
+def small_state() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+
+
+def read_network(path: Path) -> list[Any]:
+    tensors, metadata = read_safetensors(path)
+    return [metadata, *flat(tensors)]
+
+
+def checkpoint(path: Path) -> None:
+    save_checkpoint(path, RECIPE, content(model=small_state().state_dict(), random=torch.arange(99).byte()))
+
+
+def read_checkpoint(path: Path) -> list[Any]:
+    found = load_checkpoint(path, RECIPE)
+    return [*flat(found.pop("model")), found.pop("random").numpy(), found]
+
+
+def flat(tensors: dict[str, torch.Tensor]) -> list[Any]:
+    return [part for name in sorted(tensors) for part in (name, tensors[name].numpy())]
+
+
 KINDS: dict[str, tuple[Callable, Callable, str]] = {  # written how, read how, under what name
     "scores": (scores, lambda path: [read_scores(path, (20, 30), 4)], "a.h5"),
     "proposals": (proposals, read_proposals, "a.h5"),
     "windows": (windows, read_windows, "a.h5"),
+    "network": (lambda path: save_safetensors(small_state(), path, {"kind": "deconvnet", "classes": 21}), read_network,
+                "network.safetensors"),
+    "checkpoint": (checkpoint, read_checkpoint, "last.pt"),
     "windows, JPEG": (lambda path: windows(path, ".jpg"), read_windows, "a.h5"),
 }
 
@@ -71,14 +101,14 @@ def test_flipped_bits_are_refused_or_harmless(kind: str, tmp_path: Path, flips: 
     write, read, name = KINDS[kind]
     path = tmp_path / name
     write(path)
-    whole, content = read(path), path.read_bytes()
+    whole, written = read(path), path.read_bytes()
     random, refused = np.random.default_rng(0), 0
-    for bit in random.integers(0, 8 * len(content), flips):
-        changed = bytearray(content)
+    for bit in random.integers(0, 8 * len(written), flips):
+        changed = bytearray(written)
         changed[bit // 8] ^= 1 << bit % 8
         path.write_bytes(changed)
         try:
-            assert same(read(path), whole), f"bit {bit} of {8 * len(content)}"
+            assert same(read(path), whole), f"bit {bit} of {8 * len(written)}"
         except UserError as error:
             refused += 1
             assert str(path) in str(error) and "\n" not in str(error)

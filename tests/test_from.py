@@ -187,7 +187,7 @@ def test_wrong_sources(source, trained, tmp_path, capsys):
     assert not new.exists()
     (tmp_path / "own" / "run.json").write_text('{"from": 3}')
     assert command(train, tmp_path / "own", "--stage", 1) == 1
-    assert "run.json: damaged: 'from' is 3" in capsys.readouterr().err
+    assert "run.json: damaged: from: Input should be a valid string (found 3)" in capsys.readouterr().err
 
 
 def test_another_recipe_of_a_run_is_told_of_from(source, capsys):

@@ -16,6 +16,7 @@ from proposals.files import write_rows
 from proposals.select import WindowRows
 from stages.cli import run_command
 from stages.inspect import main, parse
+from tests.checkpoints import content
 from tests.row_files import attributes
 
 TABLE2 = Path(__file__).resolve().parents[1] / "experiments" / "table2_architecture.csv"
@@ -89,8 +90,8 @@ def test_recipe_shows_every_key_its_value_mark_and_note(capsys: pytest.CaptureFi
 
 def test_checkpoint(tmp_path: Path, narrow: Recipe, capsys: pytest.CaptureFixture) -> None:
     model = make_network("deconvnet", narrow)
-    save_checkpoint(tmp_path / "last.pt", narrow, {"training": "stage1", "iteration": 1200, "position": 38400,
-                                                   "best": 0.625, "model": model.state_dict()})
+    save_checkpoint(tmp_path / "last.pt", narrow, content(iteration=1200, position=38400, best=0.625,
+                                                          model=model.state_dict()))
     assert inspect(tmp_path / "last.pt") == 0
     out = capsys.readouterr().out
     assert "checkpoint of stage1 at iteration 1,200 (38,400 examples seen)" in out and "0.6250" in out

@@ -208,7 +208,7 @@ def test_errors_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     path = run / "predictions/val/fcn8s/metrics.json"
     score_row(run, "fcn8s", ["background", "cat"], 0)
     refused("run stages.evaluate again", run)
-    for content, word in (("{", "run it again"), ("[]", "run it again"), ('{"split": "val"}', "run it again")):
+    for content, word in (("{", "Invalid JSON"), ("[]", "run stages.evaluate again"), ('{"split": "val"}', "images")):
         path.write_text(content)
         refused(word, run)
     matrix = ConfusionMatrix(VOC_CLASSES)

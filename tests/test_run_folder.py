@@ -215,10 +215,11 @@ from torch.utils.tensorboard import SummaryWriter
 from deconvnet.checkpoint import save_checkpoint
 from deconvnet.recipe import load_recipe
 from stages.cli import make_parser, run_command
+from tests.checkpoints import content
 
 def command(options):
     folder = Path(sys.argv[1])
-    save_checkpoint(folder / "last.pt", load_recipe("tiny"), {"model": {"weight": torch.zeros(10)}})
+    save_checkpoint(folder / "last.pt", load_recipe("tiny"), content(model={"weight": torch.zeros(10)}))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), 1 << 30))
     if sys.argv[2] == "30":
@@ -226,7 +227,7 @@ def command(options):
         while True:
             board.add_scalar("loss", 1.0)
             time.sleep(0.01)
-    save_checkpoint(folder / "last.pt", load_recipe("tiny"), {"model": {"weight": torch.zeros(100_000)}})
+    save_checkpoint(folder / "last.pt", load_recipe("tiny"), content(model={"weight": torch.zeros(100_000)}))
 
 sys.exit(run_command(make_parser("test", "", ""), command, []))
 """

@@ -148,7 +148,11 @@ def test_plateau_ignores_iterations_and_step_ignores_validations():
 
 def test_plateau_state_goes_on():
     solver = Solver(lr=1.0, rate_rule="plateau", lr_patience=2)
-    first = Descent(small_model(), solver, 1, 1)
+    model = small_model()
+    first = Descent(model, solver, 1, 1)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    first.step()
     first.validated(0.9)
     first.validated(0.5)
     second = Descent(small_model(), solver, 1, 1)

@@ -23,6 +23,7 @@ from deconvnet.recipe import Recipe, load_recipe
 from deconvnet.training import Examples, Plan, Training, pixel_loss, validate
 from proposals.columns import COLUMNS
 from proposals.files import Rows, read_rows, write_rows
+from tests.checkpoints import content
 from tests.row_files import attributes
 
 CPU = torch.device("cpu")
@@ -290,7 +291,7 @@ def test_only_background_is_said_loudly(tmp_path, windows, caplog):
 
 
 def test_a_checkpoint_of_another_recipe_names_the_key(tmp_path):
-    save_checkpoint(tmp_path / "last.pt", small_recipe(), {})
+    save_checkpoint(tmp_path / "last.pt", small_recipe(), content())
     with pytest.raises(UserError, match=r"another recipe: solver\.lr is 0\.01 there, 0\.02 here"):
         load_checkpoint(tmp_path / "last.pt", small_recipe("solver.lr=0.02"))
     load_checkpoint(tmp_path / "last.pt", small_recipe("crf.iterations=3", "runtime.precision=bf16", "train.workers=3"))
@@ -326,9 +327,9 @@ def test_what_is_not_a_checkpoint_is_refused(tmp_path, kind):
     elif kind == "pickle":
         path.write_bytes(pickle.dumps(Hostile(harm)))
     else:
-        content = {"torch pickle": {"format": "deconvnet-checkpoint-1", "model": Hostile(harm)},
+        saved = {"torch pickle": {"format": "deconvnet-checkpoint-1", "model": Hostile(harm)},
                    "weights": {"conv.weight": torch.zeros(2)}, "tensor": torch.zeros(2)}[kind]
-        torch.save(content, path)
+        torch.save(saved, path)
     with pytest.raises(UserError, match=r"last\.pt: not a checkpoint"):
         load_checkpoint(path, None)
     assert not harm.exists()
@@ -338,7 +339,7 @@ def test_what_is_not_a_checkpoint_is_refused(tmp_path, kind):
 @given(data=st.data())
 def test_a_cut_checkpoint_is_refused(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("cut") / "last.pt"
-    save_checkpoint(path, small_recipe(), {"model": {"weight": torch.arange(300.0)}})
+    save_checkpoint(path, small_recipe(), content(model={"weight": torch.arange(300.0)}))
     whole = path.read_bytes()
     path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
     with pytest.raises(UserError, match="cut short or damaged|not a checkpoint"):

@@ -16,14 +16,13 @@ from deconvnet import recipe as recipes
 from deconvnet.errors import UsageError, UserError
 from deconvnet.fcn import Fcn, bilinear_weight
 from deconvnet.network import DeconvNet
+from deconvnet.weight_files import read_safetensors, save_safetensors
 from deconvnet.weights import (
     convert_vgg16,
     initialise,
     load_fcn8s,
     load_into,
     load_vgg16,
-    read_safetensors,
-    save_safetensors,
     start_from_vgg16,
     vgg16_shapes,
 )
