@@ -140,7 +140,7 @@ def test_tf32_as_the_runtime_key_says(built, tmp_path):
 
 def test_the_rate_drops_when_validation_accuracy_stops_rising(built, tmp_path, monkeypatch):
     """Two validations without a rise, patience 2; the loss, which falls all the time, has no say. best.pt: the best."""
-    accuracies = [0.3, 0.5, 0.4, 0.5, 0.6, 0.1, 0.2, 0.3]
+    accuracies = [0.3, 0.5, 0.4, 0.5, 0.6, 0.1, 0.2, 0.6]
     found = iter([{"validation_loss": 9.0 - index, "validation_accuracy": accuracy, "validation_mean_iou": 0.1,
                    "predicted_objects": 1} for index, accuracy in enumerate(accuracies)])
     monkeypatch.setattr(training, "validate", lambda *_: next(found))
