@@ -161,9 +161,12 @@ def test_stage_2_starts_from_stage_1s_checkpoint(run, built, tmp_path):
             assert start["file"] is None and start["from"].startswith("random numbers")
 
 
-def first_layer_statistics(run: RunFolder, stage: int, batches: int, batch: int, variance: str) -> dict:
-    """bn1_1's statistics by float64: the means over batches of conv1_1's mean and variance; and the first pictures."""
-    state = checkpoint(run, f"stage{stage}", "last.pt")["model"]
+def first_layer_statistics(run: RunFolder, name: str, stage: int, batches: int, batch: int, variance: str) -> dict:
+    """bn1_1's statistics by float64, the means over batches of conv1_1's mean and variance; and the first pictures.
+
+    name: the training whose weights; stage: whose windows.
+    """
+    state = checkpoint(run, name)["model"]
     cut = windows(run, stage, "train")
     rows = drawn_rows(cut.classes.tolist(), True, (SEED, truth.MEASURE_ORDER, stage), 0, batches * batch)
     means, variances, inputs = [], [], []
@@ -186,7 +189,7 @@ def check_statistics(tensors: dict[str, torch.Tensor], expected: dict) -> None:
 @pytest.mark.parametrize("stage", [1, 2])
 def test_bn_statistics_are_measured_over_augmented_training_windows(run, stage):
     tensors, metadata = read_safetensors(run.network(f"stage{stage}"))
-    expected = first_layer_statistics(run, stage, 3, 4, "unbiased")
+    expected = first_layer_statistics(run, f"stage{stage}", stage, 3, 4, "unbiased")
     check_statistics(tensors, expected)
     assert metadata["bn"] == "measured"
     assert starts(run, f"stage{stage}")[0]["bn_statistics"] == {
@@ -201,13 +204,13 @@ def test_bn_statistics_are_measured_over_augmented_training_windows(run, stage):
 def test_bn_statistics_command_measures_what_it_is_told(run, tmp_path):
     """Other keys, another stage's windows, into another file; the weights are those of the file that is named."""
     keys = ["bn_statistics.batches=2", "bn_statistics.batch=5", "bn_statistics.variance=biased"]
-    arguments = ["--device", "cpu", "--run", run.root, "--stage", 1, "--weights", run.network("stage1"), "--to",
+    arguments = ["--device", "cpu", "--run", run.root, "--stage", 1, "--weights", run.network("stage2"), "--to",
                  tmp_path / "to.safetensors", *(word for key in keys for word in ("--set", key))]
-    before = run.network("stage1").read_bytes()
+    before = run.network("stage2").read_bytes()
     assert run_command(bn_statistics.parse(), bn_statistics.main, [str(word) for word in arguments]) == 0
-    assert run.network("stage1").read_bytes() == before
+    assert run.network("stage2").read_bytes() == before
     tensors, metadata = read_safetensors(tmp_path / "to.safetensors")
-    expected = first_layer_statistics(run, 1, 2, 5, "biased")
+    expected = first_layer_statistics(run, "stage2", 1, 2, 5, "biased")
     check_statistics(tensors, expected)
     told = metadata["origin"]["bn_statistics"]
     assert (told["stage"], told["batches"], told["sizes"], told["correction"]) == (1, 2, [5], 0)
