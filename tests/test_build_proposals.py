@@ -1,5 +1,6 @@
 """`python -m stages.build_proposals` as a real command on a small synthetic set: whole, killed, hindered."""
 
+import json
 import os
 import resource
 import shutil
@@ -17,12 +18,15 @@ from PIL import Image
 from test_edges import write_forest
 
 from deconvnet.crops import WindowCrops
+from deconvnet.errors import UserError
 from deconvnet.recipe import load_recipe
 from deconvnet.voc import VocFolder
 from experiments.synthetic_voc import generate
 from proposals.edge_boxes import propose
 from proposals.edges import GradientDetector
 from proposals.files import read_rows, write_rows
+from stages.build_proposals import build_windows
+from stages.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN, VAL = 6, 2
@@ -153,6 +157,18 @@ def test_other_settings_on_files_that_are_there(whole: Path, tmp_path: Path) -> 
     refused(build(whole, "--recipe", "paper", "--workers", 0), 2, "not", "--run")
     refused(build(whole, "--workers", 0), 2, "stage1-train.h5", "materialize", "remove it")
     same(whole, tmp_path / "run")  # nothing was touched
+
+
+def test_windows_of_other_proposals_are_not_taken(whole: Path, tmp_path: Path) -> None:
+    """Proposals that were made anew, otherwise, under windows that were cut from the old ones."""
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    with h5py.File(run / "proposals" / "train.h5", "a") as file:
+        file.attrs["shaped_by"] = json.dumps(json.loads(file.attrs["shaped_by"]) | {"proposals.beta": 0.5})
+    voc_root = Path(json.loads((run / "data.json").read_text())["voc_root"])
+    opened = RunFolder(run, load_recipe(run / "recipe.yaml"), voc_root)
+    with pytest.raises(UserError, match=r"stage2-train\.h5: was made with proposals\.beta = 0\.75, not 0\.5"):
+        build_windows(opened, "train", 2, True, 0, "stop")
 
 
 def interrupted(run: Path, arguments: tuple, when: Callable[[str], bool], send: Callable[[subprocess.Popen], None],

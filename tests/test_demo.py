@@ -82,14 +82,16 @@ def test_ctrl_c_waits_for_the_command(tmp_path: Path) -> None:
              "except KeyboardInterrupt:\n    time.sleep(0.6)\n    (folder / 'tidied').touch()\n    sys.exit(130)\n")
     parent = ("import sys\nfrom experiments.demo import parse, run_step\nfrom stages.cli import run_command\n"
               f"sys.exit(run_command(parse(), lambda _: run_step(['-c', {child!r}, {str(tmp_path)!r}]), []))")
-    process = subprocess.Popen([sys.executable, "-c", parent], cwd=ROOT, start_new_session=True, text=True,
-                               stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    said = tmp_path / "said.txt"  # a file: a pipe would be waited for until the command has closed it too
+    with said.open("w") as file:
+        process = subprocess.Popen([sys.executable, "-c", parent], cwd=ROOT, start_new_session=True, stderr=file,
+                                   stdout=subprocess.DEVNULL)
     end = time.monotonic() + 60
     while not (tmp_path / "began").exists() and time.monotonic() < end:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    assert "interrupted; what was finished is kept" in process.communicate(timeout=60)[1]
-    assert process.returncode == 130 and (tmp_path / "tidied").exists()
+    assert process.wait(60) == 130 and (tmp_path / "tidied").exists()
+    assert "interrupted; what was finished is kept" in said.read_text()
 
 
 def test_duration() -> None:

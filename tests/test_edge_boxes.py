@@ -56,6 +56,24 @@ def test_corners_are_0_based() -> None:
     assert {tuple(box) for box in boxes.tolist()} == as_corners
 
 
+def test_opencv_gets_the_parameters_and_its_boxes_are_cut_to_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine of our own tells what it was given, and answers with 1-based boxes (x, y, w, h) that stick out."""
+    given = {}
+
+    class Engine:
+        def __init__(self, **parameters: float) -> None:
+            given.update(parameters)
+
+        def getBoundingBoxes(self, strength: np.ndarray, orientation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return np.array([[1, 1, 20, 10], [-4, 5, 300, 20], [150, 110, 30, 40], [200, 1, 9, 9]]), np.arange(4.0)
+
+    monkeypatch.setattr(cv2.ximgproc, "createEdgeBoxes", Engine)
+    boxes, scores = propose(GradientDetector()(photograph(1)), 7, alpha=0.6, beta=0.7, eta=0.8, min_score=0.05)
+    assert given == {"alpha": 0.6, "beta": 0.7, "eta": 0.8, "minScore": 0.05, "maxBoxes": 7}
+    assert boxes.tolist() == [[149, 109, 150, 120], [0, 4, 150, 24], [0, 0, 20, 10]]  # of an image 150 wide, 120 high
+    assert scores.tolist() == [2, 1, 0]
+
+
 def test_a_second_image_does_not_change_the_first() -> None:
     maps = [GradientDetector()(photograph(seed)) for seed in (1, 2)]
     there = [propose(edges, 300, **SETTINGS) for edges in maps]

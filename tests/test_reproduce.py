@@ -20,7 +20,8 @@ def reproduce(*arguments: object) -> int:
     return run_command(parse(), main, list(map(str, arguments)))
 
 
-def score_row(run: Path, folder: str, classes: list[str], seed: int, absent: tuple[str, ...] = ()) -> ConfusionMatrix:
+def score_row(run: Path, folder: str, classes: list[str], seed: int, absent: tuple[str, ...] = (),
+              split: str = "val") -> ConfusionMatrix:
     """Writes what stages.evaluate would for random label maps; `absent` classes occur nowhere."""
     random = np.random.default_rng(seed)
     present = [index for index, name in enumerate(classes) if name not in absent]
@@ -29,9 +30,9 @@ def score_row(run: Path, folder: str, classes: list[str], seed: int, absent: tup
     right = random.random(truth.shape) < 0.6
     for number, (own, keep) in enumerate(zip(truth, right, strict=True)):
         matrix.add(np.where(keep, own, random.choice(present, own.shape)).astype(np.uint8), own, str(number))
-    path = run / "predictions" / "val" / folder / "metrics.json"
+    path = run / "predictions" / split / folder / "metrics.json"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"split": "val", **matrix.summary()}))
+    path.write_text(json.dumps({"split": split, **matrix.summary()}))
     return matrix
 
 
@@ -81,6 +82,7 @@ def test_all_rows_beside_the_paper(run: Path, capsys: pytest.CaptureFixture) -> 
             assert float(line["difference"]) == pytest.approx(value - theirs[name], abs=1e-9)
         assert f"{theirs['cat']:5.1f} {expected['cat']:5.1f} {expected['cat'] - theirs['cat']:+5.1f}" in out
     assert "different tasks" in out and "paper (VOC 2012 test)" in out and "Not run" not in out
+    assert "stage 2: not trained in this run folder" in out
     assert (run / "report" / "table1.md").read_text() in out
     written = json.loads((run / "report" / "table1.json").read_text())
     assert len(written["table"]) == 5 * 23 and written["not_run"] == {}
@@ -106,6 +108,15 @@ def test_missing_rows_come_with_their_commands(run: Path, capsys: pytest.Capture
     assert table(run)["DeconvNet", "mean"]["this_run"] == "" and table(run)["DeconvNet", "mean"]["difference"] == ""
 
 
+def test_another_split(run: Path) -> None:
+    score_row(run, "fcn8s", VOC_CLASSES, 0)
+    matrix = score_row(run, "fcn8s", VOC_CLASSES, 1, split="test")
+    assert reproduce(run, "--split", "test") == 0
+    line = table(run)["FCN-8s", "mean"]
+    assert float(line["this_run"]) == pytest.approx(100 * matrix.mean_iou(), abs=1e-9)
+    assert line["this_run_on"] == "test"
+
+
 def test_absent_classes_are_left_out_of_the_mean_and_named(run: Path, capsys: pytest.CaptureFixture) -> None:
     matrix = score_row(run, "fcn8s", VOC_CLASSES, 0, absent=("sofa", "train"))
     assert reproduce(run) == 0
@@ -115,16 +126,23 @@ def test_absent_classes_are_left_out_of_the_mean_and_named(run: Path, capsys: py
 
 def test_what_the_run_used_is_read_from_its_files(run: Path, capsys: pytest.CaptureFixture) -> None:
     (run / "stage1").mkdir()
+    for name in ("stage2", "fcn8s"):
+        (run / name).mkdir()
+        (run / name / "log.csv").write_text("iteration,rate,loss,pixel_accuracy,validation_loss,"
+                                             "validation_accuracy,validation_mean_iou,images_per_second\n")
     (run / "stage1/log.csv").write_text(
         "iteration,rate,loss,pixel_accuracy,validation_loss,validation_accuracy,validation_mean_iou,images_per_second\n"
         "20,0.01,2.5,0.3,,,,100\n200,0.001,1.25,0.5,1.3,0.5125,0.125,100\n220,0.001,1.2,0.5,,,,100\n"
         "240,0.0")  # a kill cut the last line
-    planned = load_recipe("tiny").train
+    recipe = load_recipe("tiny")
+    planned = recipe.train
     assert reproduce(run) == 0
     out = capsys.readouterr().out
     assert (f"stage 1: 220 of {planned.iterations[0]:,} iterations of {planned.batch} windows, learning rate 0.01 to "
             "0.001, loss 1.200; validation pixel accuracy 51.2, mean IoU 12.5") in out
-    assert "stage 2: not trained in this run folder" in out and "data/VOC2012" in out and "commit abc123" in out
+    assert f"stage 2: 0 of {planned.iterations[1]:,} iterations" in out
+    assert f"fcn8s: width 0.125, canvas 128; 0 of {recipe.fcn.iterations[2]:,} iterations" in out
+    assert "data/VOC2012" in out and "commit abc123" in out
     assert "/some/where" not in (out.partition("## Not run")[0])  # a place on this machine says nothing to a reader
 
 
