@@ -1,12 +1,9 @@
 """The dense CRF in several processes, beside a network that fills the jobs."""
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
@@ -23,14 +20,14 @@ class CrfPool:
         for key, labels in pool.map(jobs): ...
     """
 
-    def __init__(self, parameters: CrfParameters, workers: int) -> None:
+    def __init__(self, parameters: CrfParameters, workers: int,
+                 make_executor: Callable[[int], Executor] | None = None) -> None:
+        """make_executor: makes the pool of so many processes, where they are to be of another kind than Python's."""
         if workers < 1:
             raise ValueError(f"workers is {workers}; expected at least 1")
         self.parameters = parameters
         self.most_pending = PENDING_PER_WORKER * workers
-        # spawn: a fork of a process in which torch or CUDA has threads may hang
-        context = multiprocessing.get_context("spawn")
-        self._executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_watch_parent)
+        self._executor = (make_executor or _spawning)(workers)
 
     def __enter__(self) -> "CrfPool":
         return self
@@ -43,7 +40,8 @@ class CrfPool:
         """Yields (key, labels) in the order of the jobs; labels: uint8 H x W, the most probable class.
 
         jobs: (key, image, probabilities) as `dense_crf` takes them. They are drawn one by one, and no more than
-        `most_pending` of them are held at a time. A job that fails raises RuntimeError with its key.
+        `most_pending` of them are held at a time. A job that fails raises RuntimeError with its key; a process that is
+        killed, BrokenProcessPool.
         """
         pending: deque[tuple[str, Future]] = deque()
         for key, image, probabilities in jobs:
@@ -55,20 +53,15 @@ class CrfPool:
             yield _result(*pending.popleft())
 
     def _submit(self, key: str, image: np.ndarray, probabilities: np.ndarray) -> Future:
-        # A worker starts inside submit() and inherits the blocked signal: Ctrl-C, which reaches the whole process
-        # group, then ends the parent alone, and that closes the pool. It is not lost here, only late.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             return self._executor.submit(_labels, image, probabilities, self.parameters)
         except BrokenProcessPool as error:
-            raise RuntimeError(f"dense CRF of {key}: {error}") from error
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            raise _lost(key) from error
 
 
-def _watch_parent() -> None:
-    """Ends the worker when its parent was killed: it would wait for work for ever."""
-    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
+def _spawning(workers: int) -> ProcessPoolExecutor:
+    """Processes that are spawned: a fork of a process in which torch or CUDA has threads may hang."""
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
 
 def _labels(image: np.ndarray, probabilities: np.ndarray, parameters: CrfParameters) -> np.ndarray:
@@ -78,5 +71,11 @@ def _labels(image: np.ndarray, probabilities: np.ndarray, parameters: CrfParamet
 def _result(key: str, future: Future) -> tuple[str, np.ndarray]:
     try:
         return key, future.result()
+    except BrokenProcessPool as error:
+        raise _lost(key) from error
     except Exception as error:
         raise RuntimeError(f"dense CRF of {key}: {error}") from error
+
+
+def _lost(key: str) -> BrokenProcessPool:
+    return BrokenProcessPool(f"dense CRF of {key} or an image close to it: its process was killed")

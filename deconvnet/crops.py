@@ -6,6 +6,7 @@ training goes on with exactly the examples it would have seen.
 
 import io
 import signal
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,10 +19,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from deconvnet.errors import UserError, describe
+from deconvnet.errors import LostWorker, UserError, describe
 from deconvnet.recipe import Recipe
 from deconvnet.voc import VOID, VocFolder, VocObject
 from deconvnet.windows import MEAN_RGB, object_labels, window_labels, window_picture
+from deconvnet.workers import worker_context
 from proposals.columns import CROPS
 from proposals.files import Rows
 
@@ -234,7 +236,8 @@ def load(dataset: Dataset, items: Iterator[tuple[int, int]] | list[tuple[int, in
     """Batches of pictures (uint8 N x 3 x S x S), labels (uint8 N x S x S) and rows, loaded by worker processes.
 
     The loader draws its workers' seeds from a generator of its own: drawing from the global one would make what
-    follows depend on how often loaders were made, and a resumed training would differ. Raises the dataset's UserError.
+    follows depend on how often loaders were made, and a resumed training would differ. Raises the dataset's UserError;
+    LostWorker when a worker was killed, at a moment when the next batch is waited for.
     """
     loader = DataLoader(
         _ErrorsAsItems(dataset),
@@ -242,13 +245,32 @@ def load(dataset: Dataset, items: Iterator[tuple[int, int]] | list[tuple[int, in
         num_workers=workers,
         collate_fn=_collate,
         worker_init_fn=_start_worker if workers else None,
+        multiprocessing_context=worker_context() if workers else None,
         generator=torch.Generator(),
         pin_memory=torch.cuda.is_available(),
     )
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield batch
+    batches = iter(loader)
+    if workers and threading.current_thread() is threading.main_thread():
+        # torch's handler raises in the middle of anything, a step of the solver say; waiting for a batch it looks too.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        while (batch := _next(batches)) is not None:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+    finally:
+        del batches  # ends the processes now, not when the last traceback is gone
+
+
+def _next(batches: Iterator) -> list[Tensor] | UserError | None:
+    """The next batch or an error; None at the end."""
+    try:
+        return next(batches, None)
+    except (RuntimeError, EOFError, OSError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise  # CUDA's, of the thread that pins memory
+        what = " ".join(str(error).split()) or type(error).__name__
+        return LostWorker(f"a loading process was killed ({what})", "--set train.workers")
 
 
 class _ErrorsAsItems(Dataset):
@@ -270,12 +292,13 @@ class _ErrorsAsItems(Dataset):
 
 
 def _collate(examples: list[Example | UserError]) -> list[Tensor] | UserError:
-    return next((one for one in examples if isinstance(one, UserError)), None) or default_collate(examples)
+    try:
+        return next((one for one in examples if isinstance(one, UserError)), None) or default_collate(examples)
+    except Exception as error:
+        return UserError(f"a batch of {len(examples)} windows cannot be put together: {describe(error)}")
 
 
 def _start_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; it is the training's to answer
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

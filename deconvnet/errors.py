@@ -20,6 +20,15 @@ class UnknownLabel(UserError):
     """A mask has a label that the class list has not: more likely than not, the list is wrong, not this mask."""
 
 
+class LostWorker(UserError):
+    """A process that works for the command was killed."""
+
+    def __init__(self, what: str, option: str) -> None:
+        """what: which process, and what is known of its end; option: the one that says how many there are."""
+        super().__init__(f"{what}: most likely the memory ran out (the kernel's log tells), or somebody ended it. What "
+                         f"was finished is kept: run again, with fewer processes ({option}=N) or more memory")
+
+
 class UsageError(UserError):
     """The command or the recipe was used wrongly. Exit status 2."""
 

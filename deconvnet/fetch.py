@@ -20,6 +20,7 @@ from torchvision.models import VGG16_Weights
 from urllib3.util.retry import Retry
 
 from deconvnet.errors import UserError
+from deconvnet.locks import held
 from deconvnet.progress import progress
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,12 @@ def fetch(remote: Remote, data: Path) -> Path:
     Raises UserError: unreachable, refused, wrong checksum, hostile or damaged archive.
     """
     path, folder = data / remote.path, data / remote.folder
-    if remote.folder and folder.is_dir():
+    with held(path):
+        return _fetch(remote, path, folder, data)
+
+
+def _fetch(remote: Remote, path: Path, folder: Path, data: Path) -> Path:
+    if remote.folder and folder.is_dir() and any(folder.iterdir()):
         log.info("%s: already there", folder)
         return folder
     if path.is_file():

@@ -1,9 +1,9 @@
 """Files are written whole or not at all."""
 
-import glob
 import io
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +26,7 @@ def check_name(name: str, what: str, wanted: str) -> None:
     if len(name.encode()) > LONGEST_NAME:
         raise ValueError(f"{what} is {name[:40]!r}..., {len(name.encode())} bytes long; expected {wanted} of at most "
                          f"{LONGEST_NAME}")
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.part(\.\w+)?")  # what written_whole makes
 
 
 @contextmanager
@@ -45,16 +46,22 @@ def written_whole(path: Path | str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(path: Path) -> None:
-    """Removes the temporary files of `path` that killed processes left; those of processes at work stay."""
-    for left in path.parent.glob(f".{glob.escape(path.stem)}.*.part{path.suffix}"):
-        process = left.name.removeprefix(f".{path.stem}.").partition(".")[0]
-        try:
-            os.kill(int(process), 0)
-        except (ProcessLookupError, OverflowError):
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files in a folder that killed processes left; those of processes at work stay."""
+    for left in folder.glob(".*.part*"):
+        if (found := _TEMPORARY.fullmatch(left.name)) and not is_running(int(found[1])):
             left.unlink(missing_ok=True)
-        except (ValueError, PermissionError):  # no file of ours; somebody else's process
-            continue
+
+
+def is_running(process: int) -> bool:
+    """Whether this machine has a process of this id."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 @contextmanager

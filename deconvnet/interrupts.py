@@ -1,22 +1,51 @@
-"""Ctrl-C and SIGTERM that wait for what is at work."""
+"""Ctrl-C, SIGTERM and SIGHUP: they end a command at a place where nothing is lost.
+
+What was ignored when the command started stays ignored: SIGHUP under nohup, SIGINT in the background of a shell script.
+"""
 
 import logging
+import math
 import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 log = logging.getLogger(__name__)
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+IMPATIENT = 1.0  # seconds after which another Ctrl-C is meant: `timeout` and shells send a signal twice at once
+
+
+def _set_handlers(handler: object) -> dict[int, object]:
+    """Gives the signals that are not ignored a handler; returns those they had."""
+    taken = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in taken}
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """Processes that this thread starts within it never see the signals. (This process does: by another thread.)"""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
 
 class StopRequest:
-    """Within it, Ctrl-C and SIGTERM only set `asked`; at its end, KeyboardInterrupt is raised if they came.
+    """Within it, the signals only set `asked`; at its end, KeyboardInterrupt is raised if one came.
 
-    With a message, that is logged when the first comes, and a second one does not wait.
+    With a message, that is logged when the first comes, and Ctrl-C a second or more after it does not wait.
     """
 
     def __init__(self, message: str = "") -> None:
-        self.message, self.asked = message, False
+        self.message, self.asked, self._first = message, False, 0.0
 
     def __enter__(self) -> "StopRequest":
-        self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before = _set_handlers(self._ask)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -30,9 +59,55 @@ class StopRequest:
         if self.asked:
             raise KeyboardInterrupt
 
-    def _ask(self, *_: object) -> None:
-        if self.asked and self.message:
+    def _ask(self, number: int, _: FrameType | None) -> None:
+        if not self.asked:
+            self.asked, self._first = True, time.monotonic()
+            if self.message:
+                log.info(self.message)
+        elif self.message and number == signal.SIGINT and time.monotonic() - self._first > IMPATIENT:
             raise KeyboardInterrupt
-        if self.message and not self.asked:
-            log.info(self.message)
-        self.asked = True
+
+
+class Interruptible:
+    """Within it, the signals raise KeyboardInterrupt, and none is lost.
+
+    Python drops what is raised in a destructor or a library's callback, with a traceback; here it is raised again a
+    moment later, at the end of the block at the latest. Signals within a second of the first are taken for the same
+    one. ends: behind the block the signals are ignored, since nothing is left but the end of the process.
+    """
+
+    def __init__(self, ends: bool = False) -> None:
+        self.ends, self.asked = ends, False
+        self._last, self._over = -math.inf, False
+        self._again: threading.Timer | None = None
+
+    def __enter__(self) -> "Interruptible":
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._dropped
+        self._before = _set_handlers(self._raise)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._over = True
+        if self._again:
+            self._again.cancel()
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_IGN if self.ends else handler)
+        if not self.ends:  # else late destructors are quiet too
+            sys.unraisablehook = self._hook
+        if kind is None and self.asked:
+            raise KeyboardInterrupt
+
+    def _raise(self, *_: object) -> None:
+        self.asked, now = True, time.monotonic()
+        if not self._over and now - self._last > IMPATIENT:
+            self._last = now
+            raise KeyboardInterrupt
+
+    def _dropped(self, what: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(what.exc_value, KeyboardInterrupt):
+            self._hook(what)
+            return
+        self._last, main = -math.inf, threading.main_thread().ident
+        self._again = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGTERM))
+        self._again.daemon = True
+        self._again.start()

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from deconvnet.checkpoint import load_checkpoint, save_checkpoint
 from deconvnet.crops import ImageCanvases, WindowCrops, load, network_input
-from deconvnet.errors import UserError
+from deconvnet.errors import LostWorker, UserError
 from deconvnet.files import remove_leftovers, written_whole
 from deconvnet.interrupts import StopRequest
 from deconvnet.metrics import ConfusionMatrix
@@ -75,6 +75,8 @@ class Training:
         self.start_file: Path | None = None  # where they were read
         self.trace = Trace(folder / "trace.json", self.descent.optimizer)
         self.batch_rows = torch.empty(0, dtype=torch.int64)  # of the last iteration, for messages
+        self.since = _Running()
+        self.unvalidated = False  # whether the validation that is due after the last iteration was broken off
 
     @property
     def last(self) -> Path:
@@ -102,6 +104,8 @@ class Training:
                             "begins anew") from None
         self.iteration, self.best, self.origin = content["iteration"], content["best"], content["origin"]
         self.start_file = self.last
+        self.since = _Running(**content.get("since", {}))
+        self.unvalidated = content.get("unvalidated", False)
         log.info("%s: goes on at iteration %d", self.plan.name, self.iteration)
         for name, (before, now) in recipe_difference(content["recipe"], recipe_to_dict(self.recipe)).items():
             if name.startswith("runtime."):
@@ -109,50 +113,67 @@ class Training:
                             name, before, now, name, str(before).lower())
 
     def run(self) -> None:
-        """Trains up to plan.iterations. Raises UserError when the loss is not finite; last.pt is then still good."""
+        """Trains up to plan.iterations. Raises UserError when the loss is not finite; last.pt is then still good.
+
+        Raises LostWorker when a loading process was killed, once what was trained up to then is in last.pt.
+        """
         plan = self.plan
         self.trace.begin(self)
-        if self.iteration >= plan.iterations:
+        if self.iteration >= plan.iterations and not self.unvalidated:
             log.info("%s: all %d iterations are done", plan.name, plan.iterations)
             return
         order = self.trace.drawn(self.examples.order(self.iteration * plan.batch, plan.iterations * plan.batch))
         batches = load(self.examples.training, order, plan.micro_batch, plan.workers)
         self.model.train()
-        for path in (self.last, self.folder / "best.pt", self.trace.path):
-            remove_leftovers(path)
+        remove_leftovers(self.folder)
         rows = _LogFile(self.folder / "log.csv", self.iteration)
         board = SummaryWriter(str(self.folder), purge_step=self.iteration + 1)
-        since = _Running()
         message = "stops after this iteration and keeps it; Ctrl-C again stops at once"
-        with (contextlib.closing(board), StopRequest(message) as stop,
+        # The loader is closed within the request: what is raised while torch ends its processes is lost.
+        with (contextlib.closing(board), StopRequest(message) as stop, contextlib.closing(batches),
               progress(total=plan.iterations, initial=self.iteration, desc=plan.name, unit="iteration") as bar):
-            while self.iteration < plan.iterations:
-                rate, began = self.descent.rate, time.perf_counter()
-                loss, accuracy = self._iterate(batches)
-                self.iteration += 1
-                since.add(loss, accuracy, plan.batch, time.perf_counter() - began)
-                bar.update()
-                bar.set_postfix(loss=f"{since.loss:.3f}", acc=f"{since.accuracy:.3f}", img_s=f"{since.speed:.0f}",
-                                refresh=False)
-                validated = {}
-                if self.iteration % plan.validate_every == 0 or self.iteration == plan.iterations:
-                    validated = self._validate()
-                if validated or self.iteration % LOG_EVERY == 0:
-                    line = {"iteration": self.iteration, "rate": rate, "loss": since.loss,
-                            "pixel_accuracy": since.accuracy, "images_per_second": since.speed, **validated}
-                    rows.add(line)
-                    for name, value in line.items():
-                        board.add_scalar(name, value, self.iteration)
-                    since = _Running()
-                if self.iteration % plan.checkpoint_every == 0 or self.iteration == plan.iterations or stop.asked:
+            try:
+                while self.unvalidated or self.iteration < plan.iterations:
+                    if not self.unvalidated:
+                        self._step(batches)
+                        bar.update()
+                        bar.set_postfix(self.since.in_short(), refresh=False)
+                    self._look(rows, board)
+                    if self.iteration % plan.checkpoint_every == 0 or self.iteration == plan.iterations or stop.asked:
+                        self._save(self.last)
+                    stop.stop_if_asked()
+            except LostWorker:
+                if self.iteration:
                     self._save(self.last)
-                stop.stop_if_asked()
+                raise
+
+    def _step(self, batches: Iterator) -> None:
+        """One iteration, timed. Nothing has changed where LostWorker is raised."""
+        rate, began = self.descent.rate, time.perf_counter()
+        loss, accuracy = self._iterate(batches)
+        self.iteration += 1
+        self.since.add(loss, accuracy, rate, self.plan.batch, time.perf_counter() - began)
+
+    def _look(self, rows: "_LogFile", board: SummaryWriter) -> None:
+        """Validates and writes to the log after the iterations where that is due."""
+        validated = {}
+        if self.iteration % self.plan.validate_every == 0 or self.iteration == self.plan.iterations:
+            self.unvalidated = True
+            validated = self._validate()
+        if validated or self.iteration % LOG_EVERY == 0:
+            since = self.since
+            line = {"iteration": self.iteration, "rate": since.rate, "loss": since.loss,
+                    "pixel_accuracy": since.accuracy, "images_per_second": since.speed, **validated}
+            rows.add(line)
+            for name, value in line.items():
+                board.add_scalar(name, value, self.iteration)
+            self.since = _Running()
 
     def _iterate(self, source: Iterator) -> tuple[float, float]:
         """One iteration of accumulated passes: its mean loss and pixel accuracy."""
         losses, right, counted, seen = 0.0, 0, 0, []
-        for _ in range(self.accumulation):
-            pictures, labels, rows = next(source)
+        loaded = [next(source) for _ in range(self.accumulation)]  # all of them first: the source may raise LostWorker
+        for pictures, labels, rows in loaded:
             seen.append(rows)
             pictures, labels = to_device(pictures, labels, self.recipe.runtime, self.device)
             with autocast(self.recipe.runtime, self.device):
@@ -181,6 +202,7 @@ class Training:
         found = validate(self.model, self.examples.validation, self.examples.validation_rows, self.plan.micro_batch,
                          self.plan.workers, self.recipe, self.device, self.trace.validating)
         self.trace.write()
+        self.unvalidated = False
         accuracy = found["validation_accuracy"]
         log.info("%s %d: validation loss %.3f, pixel accuracy %.4f, mean IoU %.4f, rate %g", self.plan.name,
                  self.iteration, found["validation_loss"], accuracy, found["validation_mean_iou"], self.descent.rate)
@@ -204,6 +226,8 @@ class Training:
             "iteration": self.iteration,
             "position": self.iteration * self.plan.batch,
             "best": self.best,
+            "since": vars(self.since),
+            "unvalidated": self.unvalidated,
             "origin": self.origin,
             "model": self.model.state_dict(),
             "descent": self.descent.state(),
@@ -278,15 +302,20 @@ def validate(model: nn.Module, examples: WindowCrops | ImageCanvases, rows: np.n
     }
 
 
+@dataclass
 class _Running:
     """Means since the last line of the log; the time is that of the iterations, without validations and savings."""
 
-    def __init__(self) -> None:
-        self.losses, self.accuracies, self.images, self.seconds = [], [], 0, 0.0
+    losses: list[float] = field(default_factory=list)
+    accuracies: list[float] = field(default_factory=list)
+    rate: float = 0.0  # of the last iteration
+    images: int = 0
+    seconds: float = 0.0
 
-    def add(self, loss: float, accuracy: float, images: int, seconds: float) -> None:
+    def add(self, loss: float, accuracy: float, rate: float, images: int, seconds: float) -> None:
         self.losses.append(loss)
         self.accuracies.append(accuracy)
+        self.rate = rate
         self.images += images
         self.seconds += seconds
 
@@ -301,6 +330,10 @@ class _Running:
     @property
     def speed(self) -> float:
         return self.images / self.seconds
+
+    def in_short(self) -> dict[str, str]:
+        """For the progress bar."""
+        return {"loss": f"{self.loss:.3f}", "acc": f"{self.accuracy:.3f}", "img_s": f"{self.speed:.0f}"}
 
 
 class _LogFile:

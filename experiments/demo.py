@@ -5,6 +5,7 @@ everything else in the run folder.
 """
 
 import argparse
+import os
 import shlex
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from deconvnet.errors import UserError
 from experiments.table1 import evaluate_command, infer_command, table_rows
-from stages.cli import make_parser, run_command
+from stages.cli import ENDS_WITH, make_parser, run_command
 from stages.run_folder import SYNTHETIC
 
 SPLIT, AGGREGATE = "val", "max"
@@ -44,11 +45,14 @@ def commands(run: Path, data: Path, recipe: str, size: tuple[str, ...] = ()) -> 
 
 
 def run_step(arguments: list[str]) -> None:
-    """Prints a command, runs it to its end, prints how long it took. Raises UserError when it fails."""
+    """Prints a command, runs it to its end, prints how long it took. Raises UserError when it fails.
+
+    A command of this project ends soon after this process, should that be killed.
+    """
     command = f"python {shlex.join(arguments)}"
     print(f"\n$ {command}", flush=True)
     started = time.monotonic()
-    process = subprocess.Popen([sys.executable, *arguments])
+    process = subprocess.Popen([sys.executable, *arguments], env=os.environ | {ENDS_WITH: str(os.getpid())})
     try:
         status = process.wait()
     except KeyboardInterrupt:

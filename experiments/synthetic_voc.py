@@ -20,7 +20,8 @@ import numpy as np
 from PIL import Image
 
 from deconvnet.errors import UsageError
-from deconvnet.files import write_json, write_text, written_whole
+from deconvnet.files import remove_leftovers, write_json, write_text, written_whole
+from deconvnet.locks import held
 from deconvnet.palette import write_label_png
 from deconvnet.progress import progress
 from deconvnet.recipe import VOC_CLASSES
@@ -41,13 +42,21 @@ def generate(root: Path, train: int, val: int, seed: int, side: int) -> Path:
     """Makes the set under `root`, goes on with an interrupted one, or finds it whole; returns root/VOC2012.
 
     train, val: images; side: about the longer side of an image, in pixels.
-    Raises UsageError for a number beyond its limits, or when the folder holds another set.
+    Raises UsageError for a number beyond its limits, or when the folder holds another set. Where another command makes
+    the set just now, it waits for its end.
     """
     for name, value, least, most in (("train", train, 1, MOST_IMAGES), ("val", val, 1, MOST_IMAGES),
                                      ("seed", seed, 0, MOST_SEED), ("side", side, LEAST_SIDE, MOST_SIDE)):
         if not least <= value <= most:
             raise UsageError(f"--{name} is {value}; expected at least {least} and at most {most}")
     folder = Path(root) / "VOC2012"
+    with held(folder, wait=True):
+        return _generate(folder, train, val, seed, side)
+
+
+def _generate(folder: Path, train: int, val: int, seed: int, side: int) -> Path:
+    for place in ("", "JPEGImages", "SegmentationClass", "SegmentationObject", "Annotations", "ImageSets/Segmentation"):
+        remove_leftovers(folder / place)
     _claim(folder, {"version": VERSION, "train": train, "val": val, "seed": seed, "side": side})
     counts = {"train": train, "val": val}
     ids = {split: [f"{split}_{index:06d}" for index in range(counts[split])] for split in SPLITS}

@@ -1,21 +1,19 @@
 """Work on many images, one part file each, so that an interrupted command goes on where it stopped."""
 
 import logging
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from zipfile import BadZipFile
 
 import cv2
 import numpy as np
 
-from deconvnet.errors import UnknownLabel, UserError, describe
+from deconvnet.errors import LostWorker, UnknownLabel, UserError, describe
 from deconvnet.files import written_whole
 from deconvnet.progress import progress
+from deconvnet.workers import WorkerPool
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +26,7 @@ def make_parts(folder: Path, image_ids: list[str], work: Callable[[str], Arrays]
 
     work: picklable, sent to each worker once; raises UserError for an image that cannot be used. on_error: 'stop'
     raises it, naming the image; 'skip' logs it at once and goes on. Returns the ids that have a part, in the order
-    given. Raises UserError when none has.
+    given. Raises UserError when none has, LostWorker when a worker was killed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [image_id for image_id in image_ids if not part_path(folder, image_id).exists()]
@@ -81,29 +79,20 @@ def _results(image_ids: list[str], work: Callable[[str], Arrays], folder: Path,
         for image_id in image_ids:
             yield image_id, _one(image_id, work, folder)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(work, folder))
+    pool = WorkerPool(workers, initializer=_start_worker, initargs=(work, folder))
     try:
         waiting, running = iter(image_ids), dict[Future, str]()
         while True:
             while len(running) < 4 * workers and (image_id := next(waiting, None)) is not None:
-                running[_submit(pool, image_id)] = image_id
+                running[pool.submit(_one_here, image_id)] = image_id
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 yield running.pop(future), future.result()
+    except BrokenProcessPool:
+        raise LostWorker("a process that worked on images was killed", "--workers") from None
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _submit(pool: ProcessPoolExecutor, image_id: str) -> Future:
-    # A worker starts inside submit() and inherits the blocked signal: Ctrl-C, which reaches the whole process group,
-    # is then the parent's alone, and the workers finish their images. It is not lost here, only late.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        return pool.submit(_one_here, image_id)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _one(image_id: str, work: Callable[[str], Arrays], folder: Path) -> UserError | None:
@@ -122,14 +111,7 @@ def _start_worker(work: Callable[[str], Arrays], folder: Path) -> None:
     """Hands a process its work once: it may hold a split's proposals or an edge model, too much to send each time."""
     global _work_here
     _work_here = work, folder
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed cannot end its workers, and they would wait for work for ever."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
 
 
 def _one_here(image_id: str) -> UserError | None:

@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 from deconvnet.errors import UsageError
+from deconvnet.files import remove_leftovers
+from deconvnet.locks import held
 from deconvnet.networks import load_unmeasured, save_network
 from deconvnet.training import prepare
 from stages.cli import make_parser, run_command
-from stages.run_folder import add_run_arguments, git_commit, open_run, seed_everything
+from stages.run_folder import RunFolder, add_run_arguments, git_commit, open_run, seed_everything
 from stages.train import choose_device, measure, window_crops
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,14 @@ def main(options: argparse.Namespace) -> None:
     if not weights.is_file():
         raise UsageError(f"{weights}: no such weights; `python -m stages.train --run {run.root} --stage {stage}` makes "
                          "them")
+    to = options.to or weights
+    with held(run.training(f"stage{stage}") if to == run.network(f"stage{stage}") else to):
+        remove_leftovers(to.parent)
+        _measure(run, options, weights, to)
+
+
+def _measure(run: RunFolder, options: argparse.Namespace, weights: Path, to: Path) -> None:
+    recipe, stage = run.recipe, options.stage
     seed_everything(recipe.seed)
     model, metadata = load_unmeasured(weights, KIND, recipe)
     if metadata.get("bn") == "folded":
@@ -38,7 +48,6 @@ def main(options: argparse.Namespace) -> None:
     done = measure(run, prepare(model, recipe.runtime, device), training, stage, device)
     origin = metadata.get("origin", {"file": metadata.get("source", weights.name)})
     origin |= {"bn_statistics": {"stage": stage, "commit": git_commit(), **run.recipe_keys("bn_statistics."), **done}}
-    to = options.to or weights
     save_network(model, to, KIND, recipe, "measured", origin)
     log.info("%s: BN statistics over %d batches of %d windows of stage %d", to, recipe.bn_statistics.batches,
              recipe.bn_statistics.batch, stage)

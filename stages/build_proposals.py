@@ -14,7 +14,8 @@ import numpy as np
 
 from deconvnet.errors import UnknownLabel, UsageError, UserError
 from deconvnet.files import remove_leftovers
-from deconvnet.recipe import Recipe, recipe_to_dict
+from deconvnet.locks import held
+from deconvnet.recipe import Recipe, load_recipe, recipe_to_dict
 from deconvnet.voc import VocFolder
 from deconvnet.windows import object_labels, window_labels, window_picture
 from proposals.edge_boxes import propose
@@ -148,7 +149,7 @@ def _build(run: RunFolder, path: Path, split: str, work, attributes: dict, shape
     kind = attributes["format"]
     token = hashlib.sha256(json.dumps([fingerprint, shaped_by], sort_keys=True).encode()).hexdigest()[:12]
     parts = path.parent / f".{path.stem}-{token}.parts"  # parts of other settings are never mixed in
-    remove_leftovers(path)
+    remove_leftovers(path.parent)
     if path.exists():
         existing = read_rows(path, kind, fingerprint)
         made_by = existing.attributes["shaped_by"]
@@ -200,6 +201,20 @@ def main(options: argparse.Namespace) -> None:
     data = run.recipe.data
     splits = options.split or [data.train_split, data.val_split]
     stages = {"1": (1,), "2": (2,), "both": (1, 2), "none": ()}[options.stage]
+    with held(run.root / "build"):
+        _check_own(run)
+        _build_all(run, splits, stages, options)
+
+
+def _check_own(run: RunFolder) -> None:
+    """Raises UserError when a command that began the run at the same moment wrote another recipe down."""
+    if recipe_to_dict(load_recipe(run.root / "recipe.yaml", complete=True)) != recipe_to_dict(run.recipe):
+        raise UserError(f"{run.root / 'recipe.yaml'}: another command began this run just now, with another recipe: "
+                        "use another --run folder")
+
+
+def _build_all(run: RunFolder, splits: list[str], stages: tuple[int, ...], options: argparse.Namespace) -> None:
+    data = run.recipe.data
     for split in splits:
         ids = run.voc().image_ids(split)  # a missing list is an error before hours of work, and so is a wrong one
         if stages:

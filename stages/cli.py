@@ -2,16 +2,20 @@
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from deconvnet.errors import UserError, describe
+from deconvnet.interrupts import Interruptible
 
 INTERRUPTED = 130  # the shell's convention: 128 + SIGINT
+ENDS_WITH = "DECONVNET_ENDS_WITH"  # environment: the process (its id) that started this one and must not be outlived
 
 
 def make_parser(module: str, description: str, example: str) -> argparse.ArgumentParser:
@@ -31,16 +35,19 @@ def run_command(parser: argparse.ArgumentParser, command: Callable[[argparse.Nam
                 arguments: list[str] | None = None) -> int:
     """Parses, runs `command`, turns its errors into one line and an exit status.
 
-    Returns 0; 2 for wrong use (argparse itself exits with 2); 1 for any other failure; 130 when interrupted.
+    Returns 0; 2 for wrong use (argparse itself exits with 2); 1 for any other failure; 130 when interrupted by Ctrl-C,
+    SIGTERM (an ended job, as on a cluster) or SIGHUP (a closed terminal). arguments: None for those of this process,
+    which then is to end with the status returned.
     """
     sys.excepthook = sys.__excepthook__  # the imports are over: what is interrupted from here on was begun
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)  # an ended job, as on a cluster, stops as Ctrl-C does
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr)
     if not options.debug:
         threading.excepthook = _thread_failed
+    if ENDS_WITH in os.environ:
+        threading.Thread(target=_end_with, args=(int(os.environ.pop(ENDS_WITH)),), daemon=True).start()
     try:
-        with logging_redirect_tqdm():
+        with Interruptible(ends=arguments is None), logging_redirect_tqdm():
             command(options)
         return 0
     except KeyboardInterrupt as stop:
@@ -62,8 +69,11 @@ def _thread_failed(failure: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(failure)
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+def _end_with(parent: int) -> None:
+    """Interrupts this process when the one that started it has ended, killed perhaps."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _say(line: str) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from deconvnet.comp6 import pack_comp6
 from deconvnet.errors import UsageError, UserError
-from deconvnet.files import write_json
+from deconvnet.files import remove_leftovers, write_json
+from deconvnet.locks import held
 from deconvnet.metrics import ConfusionMatrix
 from deconvnet.progress import progress
 from deconvnet.recipe import VOC_CLASSES
@@ -100,7 +101,14 @@ def main(options: argparse.Namespace) -> None:
     if options.comp6 and not options.comp6.name.endswith((".tgz", ".tar.gz")):
         raise UsageError(f"--comp6 {options.comp6}: expected a file name that ends in .tgz")
     check_predictions(options.predictions, image_ids)
+    with held(options.predictions):
+        _evaluate(options, voc, image_ids, subset)
+
+
+def _evaluate(options: argparse.Namespace, voc: VocFolder, image_ids: list[str], subset: list[str]) -> None:
+    remove_leftovers(options.predictions)
     if options.comp6:
+        remove_leftovers(options.comp6.parent)
         pack_comp6(voc, options.predictions, image_ids, options.comp6)
         print(f"wrote {options.comp6}: {len(image_ids)} predictions")
         if not has_masks(voc, image_ids):

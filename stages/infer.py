@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +16,15 @@ import numpy as np
 
 from crf.dense import CrfParameters
 from crf.pool import CrfPool
-from deconvnet.errors import UsageError, UserError
-from deconvnet.files import write_json, written_whole
+from deconvnet.errors import LostWorker, UsageError, UserError
+from deconvnet.files import remove_leftovers, write_json, written_whole
+from deconvnet.locks import held
 from deconvnet.palette import voc_palette, write_label_png
 from deconvnet.progress import progress
 from deconvnet.schemas import PredictionRecord, read_json
 from deconvnet.score_files import check_finite, file_token, read_scores, write_scores
 from deconvnet.voc import read_rgb
+from deconvnet.workers import WorkerPool
 from proposals.files import Rows, read_rows
 from stages.build_proposals import ProposalWork, warn_of_other_edges
 from stages.cli import make_parser, run_command
@@ -113,6 +116,11 @@ class Scorer:
         name = f"{kind}-{run.recipe.infer.aggregate}" if kind == "deconvnet" else kind
         self.name = f"{name}-{self.token}"
 
+    @property
+    def folder(self) -> Path:
+        """Where a split's score maps are kept; two commands may write the same ones, each file whole."""
+        return self.run.scores(self.source.split or "none", self.name)
+
     @cached_property
     def _network(self):
         from deconvnet.networks import load_network
@@ -129,7 +137,7 @@ class Scorer:
             scores = self._compute(image_id, image)
             check_finite(scores, image_id)
             return scores
-        path = self.run.scores(self.source.split, self.name) / f"{image_id}.h5"
+        path = self.folder / f"{image_id}.h5"
         if not path.is_file():
             write_scores(path, self._compute(image_id, image), self.run.recipe.infer.score_type)
         return read_scores(path, image.shape[:2], len(self.run.recipe.data.classes))
@@ -227,8 +235,11 @@ def _labelled(run: RunFolder, jobs: Iterator[tuple[str, np.ndarray, np.ndarray]]
         for image_id, _, probabilities in jobs:
             yield image_id, probabilities.argmax(0).astype(np.uint8)
         return
-    with CrfPool(CrfParameters(**asdict(run.recipe.crf)), options.workers) as pool:
-        yield from pool.map(jobs)
+    with CrfPool(CrfParameters(**asdict(run.recipe.crf)), options.workers, WorkerPool) as pool:
+        try:
+            yield from pool.map(jobs)
+        except BrokenProcessPool as error:
+            raise LostWorker(str(error), "--workers") from None
 
 
 def main(options: argparse.Namespace) -> None:
@@ -258,9 +269,12 @@ def main(options: argparse.Namespace) -> None:
     record = {"weights": [str(scorer.weights) for scorer in scorers], "classes": run.recipe.data.classes,
               "recipe": run.recipe_keys("infer.", "crf.", "runtime."), **provenance()}
     replace_others = source.split is not None and not options.out
-    prediction = Prediction(source.folder / row, settings, record, replace_others)
-    log.info("%s: %s", row, ", ".join(str(scorer.weights) for scorer in scorers))
-    infer(run, source, scorers, prediction, options)
+    with held(source.folder / row):
+        prediction = Prediction(source.folder / row, settings, record, replace_others)
+        log.info("%s: %s", row, ", ".join(str(scorer.weights) for scorer in scorers))
+        for folder in (prediction.folder, prediction.folder / "overlays", *(scorer.folder for scorer in scorers)):
+            remove_leftovers(folder)
+        infer(run, source, scorers, prediction, options)
     log.info("%d label maps in %s", len(source.paths), prediction.folder)
 
 

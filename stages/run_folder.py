@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from deconvnet.errors import UsageError
-from deconvnet.files import write_json
+from deconvnet.files import remove_leftovers, write_json
 from deconvnet.recipe import Recipe, load_recipe, recipe_difference, recipe_to_dict, save_recipe
 from deconvnet.schemas import DataSet, RunRecord, read_json
 from deconvnet.voc import VocFolder
@@ -122,6 +122,7 @@ def open_run(options: argparse.Namespace, free_keys: tuple[str, ...] = (), needs
     run.recorded = old or recipe
     if needs_images:
         run.voc()  # a wrong folder is an error before anything is written
+    remove_leftovers(root)
     record = {}
     if (root / "run.json").is_file():
         record = read_json(root / "run.json", RunRecord).model_dump(exclude_unset=True, by_alias=True)

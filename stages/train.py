@@ -1,6 +1,7 @@
 """`python -m stages.train`: stage 1, stage 2, or FCN, from the windows or images of a run to its final weights."""
 
 import argparse
+import contextlib
 import logging
 import sys
 from collections.abc import Iterator
@@ -15,8 +16,9 @@ from deconvnet.checkpoint import load_checkpoint
 from deconvnet.crops import ImageCanvases, WindowCrops, load, positions
 from deconvnet.errors import UsageError, UserError
 from deconvnet.fcn import fcn_from_shallower
+from deconvnet.locks import held
 from deconvnet.networks import make_network, save_network
-from deconvnet.recipe import Solver
+from deconvnet.recipe import Recipe, Solver
 from deconvnet.training import Examples, Plan, Training, prepare
 from deconvnet.weight_files import read_safetensors
 from deconvnet.weights import load_into, start_from_vgg16
@@ -164,7 +166,7 @@ def train_fcn(run: RunFolder, stride: int, vgg16: Path | None, resume: bool, dev
     """FCN of a stride; staged [recipe]: those of larger strides first, each starting from the one before."""
     recipe, keys = run.recipe, run.recipe.fcn
     solver = Solver(lr=keys.lr, momentum=keys.momentum, weight_decay=keys.weight_decay, rate_rule="constant")
-    strides = [one for one in FCN_STRIDES if one >= stride] if keys.staged else [stride]
+    strides = _strides(recipe, stride)
     for one in strides:
         step, kind = FCN_STRIDES.index(one), f"fcn{one}s"
         plan = Plan(kind, 1, keys.iterations[step], keys.batch, keys.micro_batch, recipe.train.validate_every,
@@ -187,6 +189,11 @@ def train_fcn(run: RunFolder, stride: int, vgg16: Path | None, resume: bool, dev
             continue
         training.run()
         _save_final(run, training, kind, "running" if keys.batch_norm else "none")
+
+
+def _strides(recipe: Recipe, stride: int) -> list[int]:
+    """Those that are trained for an FCN of a stride, in order."""
+    return [one for one in FCN_STRIDES if one >= stride] if recipe.fcn.staged else [stride]
 
 
 def _is_done(run: RunFolder, training: Training) -> bool:
@@ -234,12 +241,16 @@ def main(options: argparse.Namespace) -> None:
     check_iterations(run)
     seed_everything(run.recipe.seed)
     device = choose_device(options.device)
+    stride = 0 if options.stage else int(options.model.removeprefix("fcn").removesuffix("s"))
+    names = [f"stage{options.stage}"] if options.stage else [f"fcn{one}s" for one in _strides(run.recipe, stride)]
     try:
-        if options.stage:
-            train_stage(run, options.stage, options.vgg16, options.resume, device)
-        else:
-            stride = int(options.model.removeprefix("fcn").removesuffix("s"))
-            train_fcn(run, stride, options.vgg16, options.resume, device)
+        with contextlib.ExitStack() as locks:
+            for name in names:
+                locks.enter_context(held(run.training(name)))
+            if options.stage:
+                train_stage(run, options.stage, options.vgg16, options.resume, device)
+            else:
+                train_fcn(run, stride, options.vgg16, options.resume, device)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("what was finished is kept: the same command with --resume goes on") from None
     except torch.OutOfMemoryError:

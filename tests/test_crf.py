@@ -244,6 +244,7 @@ import time
 import numpy as np
 from crf.dense import CrfParameters
 from crf.pool import CrfPool
+from deconvnet.workers import WorkerPool
 
 def jobs():
     for number in range(8):
@@ -253,7 +254,7 @@ def jobs():
     time.sleep(60)
 
 if __name__ == "__main__":
-    with CrfPool(CrfParameters(), workers=2) as pool:
+    with CrfPool(CrfParameters(), 2, WorkerPool) as pool:
         try:
             for key, _ in pool.map(jobs()):
                 pass

@@ -62,11 +62,13 @@ def test_hdf5_files_come_back(tmp_path: Path) -> None:
 
 
 def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    gone, others = ".last.999999999.part.pt", [f".last.{os.getpid()}.part.pt", ".last.part.pt", ".last.x.part.pt",
-                                               ".best.999999999.part.pt", "last.pt"]
-    for name in [gone, *others]:
+    gone = [".last.999999999.part.pt", ".2007_000033.x.999999999.part.h5", ".LICENCE.999999999.part"]
+    others = [f".last.{os.getpid()}.part.pt", ".last.part.pt", ".last.x.part.pt", "last.pt", "a.999999999.part.pt",
+              ".VOC2012.part", ".hidden"]
+    for name in [*gone, *others]:
         (tmp_path / name).touch()
-    remove_leftovers(tmp_path / "last.pt")
+    remove_leftovers(tmp_path)
+    remove_leftovers(tmp_path / "no folder")
     assert sorted(os.listdir(tmp_path)) == sorted(others)
 
 

@@ -1,13 +1,15 @@
 """Work per image that goes on where it stopped, with real worker processes."""
 
 import logging
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from deconvnet.errors import UserError
+from deconvnet.errors import LostWorker, UserError
 from proposals.parts import Arrays, make_parts, part_path, read_part, remove_parts
 
 IDS = ["c", "a", "e", "b", "d"]
@@ -20,10 +22,13 @@ class Doubles:
     calls: Path
     bad: tuple[str, ...] = ()
     crash: str = ""
+    killed: str = ""
 
     def __call__(self, image_id: str) -> Arrays:
         with (self.calls / image_id).open("a") as file:
             file.write("x")
+        if image_id == self.killed:
+            os.kill(os.getpid(), signal.SIGKILL)
         if image_id == self.crash:
             raise ZeroDivisionError("a fault of the program")
         if image_id in self.bad:
@@ -100,6 +105,16 @@ def test_a_fault_of_the_program_is_not_skipped(workers: int, calls: Path, tmp_pa
     with pytest.raises(ZeroDivisionError):
         make_parts(tmp_path / "parts", IDS, Doubles(calls, crash="e"), workers, "skip", "test")
     assert part_path(tmp_path / "parts", "a").exists()
+
+
+def test_a_killed_process_is_told_and_what_is_done_stays(calls: Path, tmp_path: Path) -> None:
+    """As by the kernel, when memory runs out; --on-error skip does not hide it."""
+    with pytest.raises(LostWorker, match=r"worked on images was killed: most likely the memory.*\(--workers=N\)"):
+        make_parts(tmp_path / "parts", IDS, Doubles(calls, killed="e"), 1, "skip", "test")
+    done = {path.stem for path in (tmp_path / "parts").glob("[!.]*.npz")}
+    assert done == {"c", "a"}
+    assert make_parts(tmp_path / "parts", IDS, Doubles(calls), 1, "stop", "test") == IDS
+    assert all(called(calls)[image_id] == 1 for image_id in done)
 
 
 def test_a_damaged_part_is_named(calls: Path, tmp_path: Path) -> None:

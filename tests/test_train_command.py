@@ -60,17 +60,12 @@ def here(*arguments: str) -> int:
     return run_command(parse(), main, ["--device", "cpu", *map(str, arguments)])
 
 
-def take_interrupts() -> None:
-    """Where the tests run in a shell's background, SIGINT is ignored, and so would a started process."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def start(folder: Path, *arguments: str) -> subprocess.Popen:
     """The command in a process group of its own, as a terminal starts it; one thread, as in the tests' process."""
     return subprocess.Popen([sys.executable, "-m", "stages.train", "--run", str(folder), "--device", "cpu",
                              "--set", "train.workers=1", *arguments], cwd=folder, start_new_session=True, text=True,
                             env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=take_interrupts)
+                            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen) -> None:

@@ -1,0 +1,161 @@
+"""Ctrl-C, SIGTERM, SIGHUP: at any moment, ignored ones, ones that Python would drop; processes that never see them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deconvnet import interrupts
+from deconvnet.interrupts import SIGNALS, Interruptible, StopRequest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[dict[int, object]]:
+    """A handler for each, which shows what was restored; afterwards what was there before."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
+    yield before
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_stop_request_waits_for_the_end(number: int) -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), StopRequest("stops soon") as stop:
+        assert not stop.asked
+        for _ in range(3):  # `timeout` sends its signal twice, a closed terminal SIGHUP, a scheduler what it likes
+            for sent in (number, signal.SIGTERM, signal.SIGHUP):
+                signal.raise_signal(sent)
+        done.append(stop.asked)
+    assert done == [True]
+    assert all(signal.getsignal(one) is signal.default_int_handler for one in SIGNALS)
+
+
+def test_ctrl_c_again_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KeyboardInterrupt), StopRequest("stops soon"):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # within a second: the same one
+        monkeypatch.setattr(interrupts, "IMPATIENT", 0.0)
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt), StopRequest():  # without a message it always waits
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_what_was_ignored_stays_ignored() -> None:
+    """nohup, and the background of a shell script."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+        with Interruptible(), StopRequest("stops soon") as stop:
+            signal.raise_signal(number)
+            assert not stop.asked
+        assert signal.getsignal(number) is signal.SIG_IGN
+
+
+def test_an_interruption_in_a_destructor_is_not_dropped(capfd: pytest.CaptureFixture) -> None:
+    class Dropping:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    reached = []
+    with pytest.raises(KeyboardInterrupt), Interruptible():  # at its end
+        Dropping()
+        reached.append("end")
+    with pytest.raises(KeyboardInterrupt), Interruptible():  # soon
+        Dropping()
+        time.sleep(20)
+        reached.append("after 20 s")
+    assert reached == ["end"] and capfd.readouterr().err == ""
+
+
+def test_at_the_end_of_a_process_signals_are_ignored() -> None:
+    hook = sys.unraisablehook
+    try:
+        with Interruptible(ends=True):
+            pass
+        assert all(signal.getsignal(number) is signal.SIG_IGN for number in SIGNALS)
+    finally:
+        sys.unraisablehook = hook
+
+
+def test_a_signal_sent_twice_does_not_interrupt_the_tidying_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    tidied = []
+    with pytest.raises(KeyboardInterrupt), Interruptible():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            tidied.append(True)
+            monkeypatch.setattr(interrupts, "IMPATIENT", 0.0)
+            signal.raise_signal(signal.SIGTERM)
+            tidied.append(False)
+    assert tidied == [True]
+
+
+PARENT = """
+import os, sys, time
+from deconvnet.workers import worker_context
+
+def work(ready):
+    ready.put(os.getpid())
+    time.sleep(120)
+
+if __name__ == "__main__":
+    context = worker_context(sys.argv[1])
+    ready = context.Queue()
+    processes = [context.Process(target=work, args=(ready,), daemon=True) for _ in range(3)]
+    for process in processes:
+        process.start()
+    print(*[ready.get() for _ in processes], flush=True)
+    sys.stdin.readline()
+    processes[0].terminate()
+    processes[0].join()
+    print(processes[0].pid, processes[0].exitcode, flush=True)
+    if sys.argv[2] == "killed":
+        time.sleep(60)
+"""
+
+
+def running(process: int) -> bool:
+    """Whether a process is at work; a zombie, whose parent has not asked for its status yet, is not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="processes are looked up in /proc")
+@pytest.mark.parametrize(("method", "end"), [("fork", "killed"), ("spawn", "killed"), ("fork", "ends")])
+def test_workers_are_the_parents_to_end(method: str, end: str, tmp_path: Path) -> None:
+    """No signal reaches them; terminate() does, which pools and loaders count on; they end with their parent."""
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    with subprocess.Popen([sys.executable, script, method, end], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}) as parent:
+        workers = [int(word) for word in parent.stdout.readline().split()]
+        assert len(workers) == 3
+        for worker in workers:
+            for number in SIGNALS:
+                os.kill(worker, number)
+        time.sleep(0.3)
+        assert all(map(running, workers))
+        parent.stdin.write("\n")
+        parent.stdin.flush()
+        ended, status = map(int, parent.stdout.readline().split())
+        assert ended in workers and status == -signal.SIGKILL
+        if end == "killed":
+            parent.kill()
+        parent.wait(30)
+        deadline = time.monotonic() + 30
+        while any(map(running, workers)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert not any(map(running, workers))
