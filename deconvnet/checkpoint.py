@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from deconvnet.errors import UserError
@@ -26,6 +26,18 @@ class DescentState(Schema):
     rule: dict[str, Any]
 
 
+class Sums(Schema):
+    """What the next line of the log is the mean of."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    losses: list[float]
+    accuracies: list[float]
+    rate: float
+    images: Count
+    seconds: Annotated[float, Field(ge=0)]
+
+
 class Checkpoint(Schema):
     """The entries of a checkpoint; shapes are checked where the tensors are used."""
 
@@ -38,6 +50,8 @@ class Checkpoint(Schema):
     model: dict[str, Tensor]
     descent: DescentState
     random: Tensor
+    since: Sums | None = None  # older checkpoints lack this and the next
+    unvalidated: bool = False
     random_cuda: Tensor | None = None
 
 

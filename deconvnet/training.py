@@ -104,7 +104,7 @@ class Training:
                             "begins anew") from None
         self.iteration, self.best, self.origin = content["iteration"], content["best"], content["origin"]
         self.start_file = self.last
-        self.since = _Running(**content.get("since", {}))
+        self.since = _Running(**(content.get("since") or {}))
         self.unvalidated = content.get("unvalidated", False)
         log.info("%s: goes on at iteration %d", self.plan.name, self.iteration)
         for name, (before, now) in recipe_difference(content["recipe"], recipe_to_dict(self.recipe)).items():
