@@ -30,18 +30,21 @@ def step_image(angle: float, size: int = 61) -> np.ndarray:
     return np.where(white[..., None], 255, 0).astype(np.uint8).repeat(3, 2)
 
 
-def write_forest(path: Path, threshold: float = 0.3) -> None:
-    """One tree of one split, in OpenCV's format: where the gradient at the patch's middle is below the threshold no
-    edge, else a vertical line through the middle of the patch."""
+MIDDLE = 8 * 16 + 8  # of the 16 x 16 cells of a patch's channel: column 8, row 8
+LIGHTNESS, GRADIENT = MIDDLE, 3 * 16 * 16 + MIDDLE  # channel 0 is L* / 270, 3 the gradient's magnitude
+
+
+def write_forest(path: Path, threshold: float = 0.3, feature: int = GRADIENT) -> None:
+    """One tree of one split, in OpenCV's format: where the feature is below the threshold no edge, else a vertical line
+    through the middle of the patch."""
     options = {
         "numberOfTrees": 1, "numberOfTreesToEvaluate": 1, "selfsimilarityGridSize": 5, "stride": 2, "shrinkNumber": 2,
         "patchSize": 32, "patchInnerSize": 16, "numberOfGradientOrientations": 4, "gradientSmoothingRadius": 0,
         "regFeatureSmoothingRadius": 2, "ssFeatureSmoothingRadius": 8, "gradientNormalizationRadius": 4,
     }
-    middle_gradient = 3 * 16 * 16 + 8 * 16 + 8  # channel 3 (gradient magnitude) of 16 x 16 cells, column 8, row 8
     middle_column = [8 * 16 + row for row in range(16)]
     parts = {
-        "childs": [[2, 0, 0]], "featureIds": [[middle_gradient, 0, 0]], "thresholds": [[threshold, 0.0, 0.0]],
+        "childs": [[2, 0, 0]], "featureIds": [[feature, 0, 0]], "thresholds": [[threshold, 0.0, 0.0]],
         "edgeBoundaries": [[0, 0], [0, 16]], "edgeBins": [middle_column[:10], middle_column[10:]],
     }
     storage = cv2.FileStorage(str(path), cv2.FILE_STORAGE_WRITE)
@@ -100,6 +103,23 @@ def test_a_grey_step_becomes_one_line() -> None:
     strength = GradientDetector()(image).strength
     assert set(np.flatnonzero(strength[20] > 0.01)) <= {29, 30}
     assert strength[20, 29:31].max() == pytest.approx(50.03 / FULL_STRENGTH, rel=0.1)
+
+
+# CIE L*a*b* of sRGB colours, D65: red (53.24, 80.09, 67.20), navy (12.97, 47.50, -64.70); black is (0, 0, 0).
+@pytest.mark.parametrize("colour, step", [((255, 0, 0), 80.09), ((0, 0, 128), 64.70)])
+def test_a_coloured_step_has_the_height_of_its_strongest_channel(colour: tuple[int, int, int], step: float) -> None:
+    """Which tells red from blue: read as BGR, red's step would be 107.86, navy's 48.05."""
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[:, 30:] = colour
+    assert GradientDetector()(image).strength[20, 29:31].max() == pytest.approx(step / FULL_STRENGTH, rel=0.08)
+
+
+def test_the_forest_sees_red_as_red(tmp_path: Path) -> None:
+    """A tree that splits on lightness, between blue's (L* = 32.3) and red's (53.2)."""
+    write_forest(tmp_path / "model.yml", threshold=43 / 270, feature=LIGHTNESS)
+    detector = StructuredDetector(tmp_path / "model.yml")
+    red, blue = (np.full((64, 64, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 0, 255)))
+    assert detector(red).strength.max() > 0.05 and detector(blue).strength.max() == 0
 
 
 def thinned_loop(strength: np.ndarray, orientation: np.ndarray) -> np.ndarray:
