@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deconvnet.aggregate import Aggregation, ensemble, softmax
-from deconvnet.resize import resize_scores
+from tests.reference_inference import bilinear
 
 HEIGHT, WIDTH, CLASSES, SIDE = 13, 17, 4, 8
 CPU = torch.device("cpu")
@@ -25,7 +25,7 @@ def aggregated(windows: list, maps: list[np.ndarray], rule: str, outside: str = 
 
 def by_loops(windows: list, maps: list[np.ndarray], rule: str, outside: str) -> np.ndarray:
     """Each pixel of each class from all the windows' scores there."""
-    resized = [resize_scores(torch.from_numpy(scores), y2 - y1, x2 - x1, "bilinear").numpy()
+    resized = [bilinear(scores, y2 - y1, x2 - x1)
                for (x1, y1, x2, y2), scores in zip(windows, maps, strict=True)]
     result = np.zeros((CLASSES, HEIGHT, WIDTH))
     for label, y, x in np.ndindex(result.shape):

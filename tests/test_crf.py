@@ -141,6 +141,15 @@ def test_uniform_probabilities_stay_and_one_stray_pixel_is_voted_down() -> None:
     assert (dense_crf(image, stray, CrfParameters()).argmax(axis=0) == 0).all()
 
 
+def test_only_probabilities_that_float32_cannot_hold_are_raised() -> None:
+    """Unaries as they are down to -log(1.2e-38) = 87.3, float32's least normal number; 0 becomes that number."""
+    probabilities = np.zeros((3, 4, 4), np.float32)
+    probabilities[0], probabilities[1] = 1, 1e-30
+    posterior = dense_crf(np.zeros((4, 4, 3), np.uint8), probabilities, replace(RELEASED, iterations=0))
+    assert np.log(posterior[1].astype(float)) == pytest.approx(np.full((4, 4), -69.08), abs=0.01)
+    assert 0 <= posterior[2].max() < 2e-38
+
+
 def test_probability_zero_is_taken() -> None:
     image, _ = make_case()
     certain = np.zeros((3, 8, 9), np.float32)

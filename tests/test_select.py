@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from deconvnet.recipe import Windows as Keys
 from deconvnet.voc import VocObject
-from deconvnet.windows import enlarge
 from proposals.select import OBJECT, PROPOSAL, WindowRows, stage1_rows, stage2_rows
+from tests.reference_inference import window_about
 
 DTYPES = {"window": np.int32, "box": np.int32, "source": np.uint8, "object": np.int32, "class_index": np.uint8,
           "overlap": np.float32, "score": np.float32}
@@ -55,7 +55,8 @@ def check(rows: WindowRows, expected: list[tuple], scores: np.ndarray, keys: Key
     for name, dtype in DTYPES.items():
         assert getattr(rows, name).dtype == dtype and len(getattr(rows, name)) == len(expected), name
     assert rows.window.shape == rows.box.shape == (len(expected), 4)
-    np.testing.assert_array_equal(rows.window, enlarge(rows.box, keys.enlarge, keys.shape))
+    windows = [window_about(box, keys.enlarge, keys.shape == "square") for box in rows.box]
+    np.testing.assert_array_equal(rows.window, np.reshape(windows, (-1, 4)))
     for index, (source, box, number, class_index, overlap, rank) in enumerate(expected):
         assert tuple(rows.box[index]) == box
         assert (rows.source[index], rows.object[index], rows.class_index[index]) == (source, number, class_index)
