@@ -25,6 +25,7 @@ Found = TypeVar("Found", bound=Schema)
 Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
+Hash = Annotated[str, Field(pattern="^([0-9a-f]{16})?$")]  # of deconvnet.contents; empty for a file that is not there
 ClassNames = Annotated[list[Text], Field(min_length=2, max_length=255)]
 
 
@@ -57,6 +58,18 @@ class PredictionRecord(Schema):
     weights: list[str] = []
     classes: ClassNames | None = None
     recipe: dict[str, Any] = {}
+
+
+class FileHashes(Schema):
+    """RUN/contents.json: a file's absolute path, its size and times when it was hashed, and the hash."""
+
+    files: dict[str, tuple[list[int], Hash]]
+
+
+class PartsRecord(Schema):
+    """contents.json among the parts of a build: the hashes of the files that each image's part is made of."""
+
+    images: dict[str, list[Hash]]
 
 
 class TraceRecord(Schema):

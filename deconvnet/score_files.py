@@ -9,9 +9,14 @@ import numpy as np
 from deconvnet.errors import UserError
 from deconvnet.files import hdf5_written_whole
 
+MADE_OF = "image"  # the attribute that holds the hash of the image's content
 
-def write_scores(path: Path, scores: np.ndarray, kind: str) -> None:
-    """Writes scores (float32 C x H x W) as `kind`, float16 or float32, whole or not at all."""
+
+def write_scores(path: Path, scores: np.ndarray, kind: str, made_of: str) -> None:
+    """Writes scores (float32 C x H x W) as `kind`, float16 or float32, whole or not at all.
+
+    made_of: the hash of the image's content.
+    """
     check_finite(scores, str(path))
     stored = scores.astype(kind)
     if not np.isfinite(stored).all():
@@ -19,6 +24,7 @@ def write_scores(path: Path, scores: np.ndarray, kind: str) -> None:
     with hdf5_written_whole(path) as file:
         file.create_dataset("scores", data=stored, chunks=(1, *stored.shape[1:]), compression="lzf", shuffle=True,
                             fletcher32=True)
+        file.attrs[MADE_OF] = np.bytes_(made_of)
 
 
 def check_finite(scores: np.ndarray, name: str) -> None:
@@ -27,10 +33,14 @@ def check_finite(scores: np.ndarray, name: str) -> None:
         raise UserError(f"{name}: scores that are not finite: the network is broken; try other weights")
 
 
-def read_scores(path: Path, size: tuple[int, int], classes: int) -> np.ndarray:
-    """Scores, float32 C x H x W, of an image of this size (height, width). Raises UserError for a damaged file."""
+def read_scores(path: Path, size: tuple[int, int], classes: int, made_of: str) -> np.ndarray | None:
+    """Scores, float32 C x H x W, of an image of this size (height, width); None where they were made of an image of
+    another content, or do not say of which. Raises UserError for a damaged file.
+    """
     try:
         with h5py.File(path, "r") as file:
+            if file.attrs.get(MADE_OF) != np.bytes_(made_of):
+                return None
             stored = file["scores"]
             if stored.shape != (classes, *size) or stored.dtype not in (np.float16, np.float32):
                 raise UserError(f"{path}: scores of shape {stored.shape}, {stored.dtype}; expected {(classes, *size)}, "

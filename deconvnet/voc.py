@@ -11,6 +11,7 @@ Whatever cannot be trusted is an error that names the file; nothing is converted
 """
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -112,6 +113,19 @@ class VocFolder:
         raise UserError(f"{self.root / 'JPEGImages' / image_id}.jpg: no such image, nor .png (the split list has ids "
                         "without a suffix; other formats must be converted)")
 
+    def files(self, image_ids: Sequence[str]) -> list[tuple[str, str, str]]:
+        """Each image's files, as absolute paths: the picture, the class mask, and what tells its objects apart, object
+        mask or annotation; "" for one that is not there.
+        """
+        masks, objects = (((folder, ".png"), (f"{folder}Aug", ".png")) for folder in ("SegmentationClass",
+                                                                                      "SegmentationObject"))
+        choices = ((("JPEGImages", ".jpg"), ("JPEGImages", ".png")), masks, (*objects, ("Annotations", ".xml")))
+        root = os.path.abspath(self.root)
+        there = {folder: _names(self.root / folder) for kind in choices for folder, _ in kind}
+        return [tuple(next((f"{root}/{folder}/{image_id}{suffix}" for folder, suffix in kind
+                            if f"{image_id}{suffix}" in there[folder]), "") for kind in choices)
+                for image_id in image_ids]
+
     def read_image(self, image_id: str) -> np.ndarray:
         """The image, RGB uint8 H x W x 3; see `read_rgb` for what is refused."""
         return read_rgb(self.image_path(image_id))
@@ -201,6 +215,10 @@ class VocFolder:
             index, box = self._class_indices[name], np.array([x1, y1, x2, y2], np.int32)
             found.append(VocObject(index, box, inside(mask, box), index))
         return found
+
+
+def _names(folder: Path) -> frozenset[str]:
+    return frozenset(os.listdir(folder)) if folder.is_dir() else frozenset()
 
 
 def read_annotation(path: Path) -> list[tuple[str, np.ndarray]]:

@@ -2,7 +2,7 @@
 
 Both hold, in attributes: format, format_version, split, fingerprint (of the class names and the split's ids), classes,
 recipe (the keys that shaped the file, JSON). And for the M images: image_ids, sizes (M x 2, height and width), first
-(M + 1: image i's rows are first[i] up to first[i + 1]).
+(M + 1: image i's rows are first[i] up to first[i + 1]), hashes (of the contents of the files that they were made of).
 
     proposals: boxes (N x 4), scores (N); attribute edges, the name of the edge detector
     windows:   a dataset for each field of WindowRows; attribute stage; with --materialize also picture and labels,
@@ -23,6 +23,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from deconvnet.contents import HASH
 from deconvnet.errors import UserError
 from deconvnet.files import hdf5_written_whole
 from deconvnet.interrupts import StopRequest
@@ -32,7 +33,9 @@ from proposals.columns import (
     BYTES,
     COLUMNS,
     CROPS,
+    FILES,
     FIRST,
+    HASHES,
     LENGTHS,
     SIZES,
     Misfit,
@@ -52,12 +55,16 @@ CHUNK = 1 << 16  # bytes of encoded crops under one checksum: a crop is read wit
 REMEDY = "remove it and make it again with stages.build_proposals"
 
 
-def write_rows(path: Path, image_ids: list[str], parts: Iterable[Arrays], attributes: dict[str, Any]) -> None:
+def write_rows(path: Path, image_ids: list[str], parts: Iterable[Arrays], attributes: dict[str, Any],
+               hashes: np.ndarray | None = None) -> None:
     """Writes a file of rows, image by image, whole or not at all.
 
     parts: for each image 'size' (height, width) and equally long row arrays, the same names for every image; for
-    encoded crops the bytes of all of them, and 'NAME_length'.
+    encoded crops the bytes of all of them, and 'NAME_length'. hashes: of the files that the rows were made of, M x F,
+    from deconvnet.contents; None: of no files, which no data set's are equal to.
     """
+    files = FILES[attributes["format"]]
+    hashes = np.zeros((len(image_ids), files), HASH) if hashes is None else hashes
     with hdf5_written_whole(path) as file, StopRequest() as stop:
         sizes, first = [], [0]
         for arrays in parts:
@@ -65,7 +72,8 @@ def write_rows(path: Path, image_ids: list[str], parts: Iterable[Arrays], attrib
             sizes.append(arrays.pop("size"))
             first.append(first[-1] + _append(file, arrays))
         own = {"image_ids": _texts(image_ids), "sizes": np.array(sizes, np.int32).reshape(-1, 2),
-               "first": np.array(first, np.int64)}
+               "first": np.array(first, np.int64),
+               "hashes": np.ascontiguousarray(hashes, HASH).view(np.uint8).reshape(-1, files, 16)}
         for name, values in own.items():
             file.create_dataset(name, data=values, chunks=True, fletcher32=True)
         file.attrs["format_version"] = FORMAT_VERSION
@@ -102,6 +110,7 @@ class Rows:
     image_ids: list[str]
     sizes: np.ndarray
     first: np.ndarray
+    hashes: np.ndarray  # M x F of type HASH
     columns: Arrays = field(default_factory=dict)
     crops: Arrays = field(default_factory=dict)  # of picture and labels: where each row's bytes are (N + 1)
 
@@ -128,6 +137,16 @@ class Rows:
         """The rows of an image. Raises UserError when the file has no such image."""
         span = self.span(image_id)
         return {name: column[span] for name, column in self.columns.items()}
+
+    def part(self, image_id: str) -> Arrays:
+        """What write_rows took for an image: its size, rows, and crops."""
+        span, index = self.span(image_id), self._positions[image_id]
+        arrays = {"size": self.sizes[index], **self.of_image(image_id)}
+        for name, places in self.crops.items():
+            with opened(self.path) as file:
+                arrays[name] = file[name][places[span.start] : places[span.stop]]
+            arrays[f"{name}_length"] = np.diff(places[span.start : span.stop + 1])
+        return arrays
 
     def span(self, image_id: str) -> slice:
         """Where an image's rows are. Raises UserError when the file has no such image."""
@@ -179,7 +198,8 @@ def _read_outline(file: h5py.File, path: Path, kind: str) -> Rows:
     ids = read_ids(file)
     sizes, first = read_column(file, "sizes", SIZES, len(ids)), read_column(file, "first", FIRST, len(ids) + 1)
     check_first(first)
-    return Rows(path, about.model_dump(by_alias=True), ids, sizes, first)
+    hashes = read_column(file, "hashes", HASHES[kind], len(ids)).view(HASH)[..., 0]
+    return Rows(path, about.model_dump(by_alias=True), ids, sizes, first, hashes)
 
 
 def _read_places(file: h5py.File, name: str, count: int) -> np.ndarray:

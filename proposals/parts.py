@@ -55,6 +55,12 @@ def part_path(folder: Path, image_id: str) -> Path:
     return folder / f"{image_id}.npz"
 
 
+def write_part(folder: Path, image_id: str, arrays: Arrays) -> None:
+    """Writes an image's arrays whole."""
+    with written_whole(part_path(folder, image_id)) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
 def read_part(folder: Path, image_id: str) -> Arrays:
     """An image's arrays. Raises UserError when the part is damaged, as a crash of the machine may leave it."""
     path = part_path(folder, image_id)
@@ -102,8 +108,7 @@ def _one(image_id: str, work: Callable[[str], Arrays], folder: Path) -> UserErro
         return error
     except (MemoryError, cv2.error) as error:
         return UserError(describe(error))
-    with written_whole(part_path(folder, image_id)) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+    write_part(folder, image_id, arrays)
     return None
 
 

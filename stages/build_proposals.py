@@ -13,17 +13,19 @@ import cv2
 import numpy as np
 
 from deconvnet.errors import UnknownLabel, UsageError, UserError
-from deconvnet.files import remove_leftovers
+from deconvnet.files import remove_leftovers, write_json
 from deconvnet.locks import held
 from deconvnet.recipe import Recipe, load_recipe, recipe_to_dict
+from deconvnet.schemas import PartsRecord, read_json
 from deconvnet.voc import VocFolder
 from deconvnet.windows import object_labels, window_labels, window_picture
 from proposals.edge_boxes import propose
 from proposals.edges import EdgeDetector, make_detector
-from proposals.files import opened, read_outline, read_rows, write_rows
-from proposals.parts import Arrays, make_parts, read_part, remove_parts
+from proposals.files import Rows, opened, read_outline, read_rows, write_rows
+from proposals.parts import Arrays, make_parts, part_path, read_part, remove_parts, write_part
 from proposals.select import stage1_rows, stage2_rows
 from stages.cli import make_parser, run_command
+from stages.contents import changed_images, check_contents, hashes_of
 from stages.run_folder import RunFolder, add_run_arguments, check_workers, default_workers, open_run
 from stages.sources import NOT_SHAPING
 
@@ -149,37 +151,81 @@ def _build(run: RunFolder, path: Path, split: str, work, attributes: dict, shape
     kind = attributes["format"]
     token = hashlib.sha256(json.dumps([fingerprint, shaped_by], sort_keys=True).encode()).hexdigest()[:12]
     parts = path.parent / f".{path.stem}-{token}.parts"  # parts of other settings are never mixed in
-    remove_leftovers(path.parent)
-    if path.exists():
-        existing = read_rows(path, kind, fingerprint)
-        made_by = existing.attributes["shaped_by"]
-        differs = [name for name in {**made_by, **shaped_by} if made_by.get(name) != shaped_by.get(name)
-                   and name != NOT_SHAPING]  # it stands in files of earlier versions
-        if differs:
-            advice = ("remove it to make it anew, or use another --run folder" if path.is_relative_to(run.root)
-                      else "begin a run without --from to make others")
-            raise UsageError(f"{path}: was made with {differs[0]} = {made_by.get(differs[0])!r}, not "
-                             f"{shaped_by.get(differs[0])!r}; {advice}")
+    own = path.is_relative_to(run.root)  # else the run's that this one was begun from: nothing is to be written there
+    if own:
+        remove_leftovers(path.parent)
+    existing = _existing(run, path, kind, fingerprint, shaped_by)
+    changed = changed_images(run, existing) if existing else {}
+    if existing and not changed:
         log.info("%s: whole already, %d rows", path, existing.first[-1])
-        if parts.exists():  # it was killed while it removed them
+        if own and parts.exists():  # it was killed while it removed them
             remove_parts(parts)
         return
-    label = f"{kind} {path.stem}"
-    ids = make_parts(parts, image_ids or voc.image_ids(split), work, workers, on_error, label)
+    if changed and not own:
+        check_contents(run, existing)
+    ids = image_ids or (existing.image_ids if existing else voc.image_ids(split))
+    hashes = dict(zip(ids, hashes_of(run, ids, kind), strict=True))
+    _begin_parts(parts, hashes)
+    if existing:
+        _keep_unchanged(existing, changed, parts)
+    ids = make_parts(parts, ids, work, workers, on_error, f"{kind} {path.stem}")
     attributes |= {"split": split, "fingerprint": fingerprint, "classes": voc.classes, "shaped_by": shaped_by,
                    "recipe": recipe_to_dict(run.recipe)}
-    write_rows(path, ids, (read_part(parts, image_id) for image_id in ids), attributes)
+    write_rows(path, ids, (read_part(parts, image_id) for image_id in ids), attributes,
+               np.array([hashes[image_id] for image_id in ids]))
     remove_parts(parts)
+    _tell(path, kind, split, voc.classes)
+
+
+def _existing(run: RunFolder, path: Path, kind: str, fingerprint: str, shaped_by: dict) -> Rows | None:
+    """The file that is there already. Raises UsageError for one that was made with other settings."""
+    if not path.exists():
+        return None
+    existing = read_rows(path, kind, fingerprint)
+    made_by = existing.attributes["shaped_by"]
+    differs = [name for name in {**made_by, **shaped_by} if made_by.get(name) != shaped_by.get(name)
+               and name != NOT_SHAPING]  # it stands in files of earlier versions
+    if differs:
+        advice = ("remove it to make it anew, or use another --run folder" if path.is_relative_to(run.root)
+                  else "begin a run without --from to make others")
+        raise UsageError(f"{path}: was made with {differs[0]} = {made_by.get(differs[0])!r}, not "
+                         f"{shaped_by.get(differs[0])!r}; {advice}")
+    return existing
+
+
+def _begin_parts(parts: Path, hashes: dict[str, np.ndarray]) -> None:
+    """Keeps what the parts are made of beside them; removes those of images that changed since an earlier build."""
+    record = parts / "contents.json"
+    before = read_json(record, PartsRecord).images if record.is_file() else {}
+    now = {image_id: own.astype(str).tolist() for image_id, own in hashes.items()}
+    for image_id, own in now.items():
+        if before.get(image_id) != own:
+            part_path(parts, image_id).unlink(missing_ok=True)
+    write_json(record, {"images": now})
+
+
+def _keep_unchanged(existing: Rows, changed: dict[str, str], parts: Path) -> None:
+    """Takes a file apart of which some images have changed: the others need not be made again."""
+    log.warning("%s: %d of its %d images have changed since it was made, first %s (%s): they are made again",
+                existing.path, len(changed), len(existing.image_ids), *next(iter(changed.items())))
+    for image_id in existing.image_ids:
+        if image_id not in changed and not part_path(parts, image_id).exists():
+            write_part(parts, image_id, existing.part(image_id))
+
+
+def _tell(path: Path, kind: str, split: str, classes: list[str]) -> None:
+    """Says what was made. Raises UserError for a file without a row, which is removed."""
     written = read_rows(path, kind)
     if not written.first[-1]:
         path.unlink()
         what = ("no object in its masks; 0 is background, 1, 2, ... are the classes, 255 is void" if kind == "windows"
                 else "no proposal in any image")
         raise UserError(f"{path}: would be empty: {split} has {what}")
-    log.info("%s: %d images, %d rows, %.1f MB", path, len(ids), written.first[-1], path.stat().st_size / 1e6)
+    log.info("%s: %d images, %d rows, %.1f MB", path, len(written.image_ids), written.first[-1],
+             path.stat().st_size / 1e6)
     if kind == "windows":
-        counts = np.bincount(written.columns["class_index"], minlength=len(voc.classes))
-        named = zip(voc.classes, counts, strict=True)
+        counts = np.bincount(written.columns["class_index"], minlength=len(classes))
+        named = zip(classes, counts, strict=True)
         log.info("windows by class: %s", ", ".join(f"{name} {count}" for name, count in named if count))
 
 

@@ -19,7 +19,7 @@ from crf.pool import CrfPool
 from deconvnet.errors import LostWorker, UsageError, UserError
 from deconvnet.files import remove_leftovers, write_json, written_whole
 from deconvnet.locks import held
-from deconvnet.palette import voc_palette, write_label_png
+from deconvnet.palette import label_png_made_of, voc_palette, write_label_png
 from deconvnet.progress import progress
 from deconvnet.schemas import PredictionRecord, read_json
 from deconvnet.score_files import check_finite, file_token, read_scores, write_scores
@@ -28,6 +28,7 @@ from deconvnet.workers import WorkerPool
 from proposals.files import Rows, read_rows
 from stages.build_proposals import ProposalWork, warn_of_other_edges
 from stages.cli import make_parser, run_command
+from stages.contents import check_contents
 from stages.run_folder import RunFolder, add_run_arguments, check_workers, default_workers, open_run, provenance
 
 log = logging.getLogger(__name__)
@@ -46,19 +47,23 @@ class Source:
         if options.images:
             self.paths = _image_files(options.images)
             self.folder = run.root / "labelled"
+            self.made_of = dict.fromkeys(self.paths, "")  # nothing is kept of these, so nothing is compared
         else:
             self.split = options.split or run.recipe.data.val_split
             voc = run.voc()
             self.paths = {image_id: voc.image_path(image_id) for image_id in voc.image_ids(self.split)}
             self.folder = run.root / "predictions" / self.split
-
+            hashes = run.contents.hashes([files[:1] for files in voc.files(list(self.paths))])
+            self.made_of = dict(zip(self.paths, hashes[:, 0].astype(str), strict=True))
         self.folder = options.out or self.folder
 
     @cached_property
     def _saved(self) -> Rows | None:
         if self.split is None or not self.run.proposals(self.split).is_file():
             return None
-        return read_rows(self.run.proposals(self.split), "proposals", self.run.voc().fingerprint(self.split))
+        saved = read_rows(self.run.proposals(self.split), "proposals", self.run.voc().fingerprint(self.split))
+        check_contents(self.run, saved)
+        return saved
 
     @cached_property
     def _work(self) -> ProposalWork:
@@ -138,9 +143,12 @@ class Scorer:
             check_finite(scores, image_id)
             return scores
         path = self.folder / f"{image_id}.h5"
-        if not path.is_file():
-            write_scores(path, self._compute(image_id, image), self.run.recipe.infer.score_type)
-        return read_scores(path, image.shape[:2], len(self.run.recipe.data.classes))
+        made_of, shape = self.source.made_of[image_id], (image.shape[:2], len(self.run.recipe.data.classes))
+        scores = read_scores(path, *shape, made_of) if path.is_file() else None
+        if scores is None:
+            write_scores(path, self._compute(image_id, image), self.run.recipe.infer.score_type, made_of)
+            scores = read_scores(path, *shape, made_of)
+        return scores
 
     def _compute(self, image_id: str, image: np.ndarray) -> np.ndarray:
         from deconvnet.scoring import score_image, score_windows, scoring_windows
@@ -173,12 +181,12 @@ class Prediction:
         if self.stale:
             log.info("%s: was made with other settings; made anew", folder)
 
-    def has(self, image_id: str, overlay: bool) -> bool:
-        """Whether an image's label map is there, made in this way; with its overlay where one is wanted."""
-        return (not self.stale and self._png(image_id).is_file()
+    def has(self, image_id: str, made_of: str, overlay: bool) -> bool:
+        """Whether an image's label map is there, made in this way of this content; with its overlay, if wanted."""
+        return (not self.stale and self._png(image_id).is_file() and label_png_made_of(self._png(image_id)) == made_of
                 and (self._overlay(image_id).is_file() or not overlay))
 
-    def write(self, image_id: str, labels: np.ndarray, image: np.ndarray | None) -> None:
+    def write(self, image_id: str, made_of: str, labels: np.ndarray, image: np.ndarray | None) -> None:
         """Writes labels (uint8 H x W), and blended with the image, where one is given, as an overlay."""
         if self.stale:  # only now, when a new one is at hand
             for path in [*self.folder.glob("*.png"), *self.folder.glob("overlays/*.jpg"), self.folder / "metrics.json",
@@ -192,7 +200,7 @@ class Prediction:
             with written_whole(self._overlay(image_id)) as temporary:
                 if not cv2.imwrite(str(temporary), blend):
                     raise UserError(f"{self._overlay(image_id)}: cannot be written; is the disk full?")
-        write_label_png(self._png(image_id), labels)
+        write_label_png(self._png(image_id), labels, made_of)
 
     def _png(self, image_id: str) -> Path:
         return self.folder / f"{image_id}.png"
@@ -205,7 +213,7 @@ def infer(run: RunFolder, source: Source, scorers: list[Scorer], prediction: Pre
           options: argparse.Namespace) -> None:
     """Labels every image that has no label map yet."""
     missing = [image_id for image_id in source.paths if source.split is None or
-               not prediction.has(image_id, options.overlay)]
+               not prediction.has(image_id, source.made_of[image_id], options.overlay)]
     if len(missing) < len(source.paths):
         log.info("%d of %d label maps are there already", len(source.paths) - len(missing), len(source.paths))
     if not missing:
@@ -219,7 +227,8 @@ def infer(run: RunFolder, source: Source, scorers: list[Scorer], prediction: Pre
 
     with bar:
         for image_id, labels in _labelled(run, jobs(), options):
-            prediction.write(image_id, labels, read_rgb(source.paths[image_id]) if options.overlay else None)
+            image = read_rgb(source.paths[image_id]) if options.overlay else None
+            prediction.write(image_id, source.made_of[image_id], labels, image)
             bar.update()
 
 

@@ -6,11 +6,13 @@ import os
 import platform
 import subprocess
 from collections.abc import Sequence
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
+from deconvnet.contents import Contents
 from deconvnet.errors import UsageError
 from deconvnet.files import remove_leftovers, write_json
 from deconvnet.recipe import Recipe, load_recipe, recipe_difference, recipe_to_dict, save_recipe
@@ -44,6 +46,11 @@ class RunFolder:
         if self.voc_root is None:
             raise UsageError(f"{self.root}: this needs the data set's images: give --voc-root")
         return VocFolder(self.voc_root, self.recipe.data.classes)
+
+    @cached_property
+    def contents(self) -> Contents:
+        """Hashes of the data set's files."""
+        return Contents(self.root / "contents.json", [source / "contents.json" for source in self.sources])
 
     def recipe_keys(self, *prefixes: str) -> dict[str, object]:
         """The recipe's values whose dotted names begin with one of the prefixes."""

@@ -24,6 +24,7 @@ from deconvnet.weight_files import read_safetensors
 from deconvnet.weights import load_into, start_from_vgg16
 from proposals.files import read_rows
 from stages.cli import make_parser, run_command
+from stages.contents import check_contents
 from stages.lengthening import check_iterations, done, record_iterations, start_name, warn_of_older_start
 from stages.run_folder import RunFolder, add_run_arguments, git_commit, open_run, seed_everything
 
@@ -63,6 +64,7 @@ def window_crops(run: RunFolder, stage: int, split: str, augment: bool) -> Windo
     if not rows.materialized:
         voc = run.voc()
         rows = read_rows(path, "windows", voc.fingerprint(split))
+        check_contents(run, rows)
     found = rows.attributes.get("stage"), rows.attributes.get("split")
     if found != (stage, split):
         raise UserError(f"{path}: holds the windows of stage {found[0]}, split {found[1]}; expected stage {stage}, "

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from hashlib import blake2b
 from pathlib import Path
 
 import h5py
@@ -105,7 +106,8 @@ class Case:
                       "scores": np.linspace(0.9, 0.1, 9, dtype=np.float32)} for one in ids]
             write_rows(folder / "proposals" / f"{split}.h5", ids, parts, {
                 "format": "proposals", "edges": "gradient-v1", "opencv": "", "split": split, "shaped_by": {},
-                "fingerprint": voc.fingerprint(split), "classes": voc.classes, "recipe": recipe_to_dict(recipe)})
+                "fingerprint": voc.fingerprint(split), "classes": voc.classes, "recipe": recipe_to_dict(recipe)},
+                np.array([[blake2b(voc.image_path(one).read_bytes(), digest_size=8).hexdigest()] for one in ids], "S"))
         return folder
 
     def save(self, path: Path, kind: str, recipe: Recipe, states: dict) -> Path:

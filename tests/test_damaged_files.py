@@ -168,6 +168,8 @@ JSON_FILES = [
                                 "classes": ["background", "cat"], "recipe": {"infer.proposals": 50}}),
     (schemas.Metrics, {"split": "val", "images": 3, "pixel_accuracy": 0.5, "class_iou": {"a": 0.5, "b": None},
                        "confusion": [[1, 2], [3, 4]], "mean_iou": 0.5}),
+    (schemas.FileHashes, {"files": {"/data/a.jpg": [[3, 5, 7], "0123456789abcdef"]}}),
+    (schemas.PartsRecord, {"images": {"a": ["0123456789abcdef", ""]}}),
     (schemas.TraceRecord, {"starts": [{"model": "DeconvNet"}]}),
 ]
 ANYTHING = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9), lambda some: (

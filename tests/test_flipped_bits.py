@@ -21,12 +21,13 @@ from tests.row_files import attributes
 from tests.test_window_files import png, window_part
 
 FLIPS = 40
+IMAGE = "0123456789abcdef"  # the hash of an image's content
 RECIPE = load_recipe("tiny", ["network.width=0.0625", "network.input=32", "windows.warp=36"])
 
 
 def scores(path: Path) -> None:
     values = np.random.default_rng(0).normal(size=(4, 20, 30)).astype(np.float32)
-    write_scores(path, values, "float16")
+    write_scores(path, values, "float16", IMAGE)
 
 
 def proposals(path: Path) -> None:
@@ -44,16 +45,23 @@ def windows(path: Path, encoding: str = ".png") -> None:
     write_rows(path, ["a", "b"], [window_part(2, 0, crops[:2]), window_part(3, 1, crops[2:])], attributes("windows"))
 
 
+def read_saved_scores(path: Path) -> list[Any]:
+    found = read_scores(path, (20, 30), 4, IMAGE)
+    if found is None:  # taken for another image's: they are made again
+        raise UserError(f"{path}: of another image")
+    return [found]
+
+
 def read_windows(path: Path) -> list[Any]:
     rows = read_rows(path, "windows")
     examples = WindowCrops(rows, None, RECIPE, False, (0,))
     crops = [array for row in range(len(examples)) for array in examples._stored(row)]
-    return [rows.attributes, rows.image_ids, rows.sizes, rows.first, *rows.columns.values(), *crops]
+    return [rows.attributes, rows.image_ids, rows.sizes, rows.first, rows.hashes, *rows.columns.values(), *crops]
 
 
 def read_proposals(path: Path) -> list[Any]:
     rows = read_rows(path, "proposals")
-    return [rows.attributes, rows.image_ids, rows.sizes, rows.first, *rows.columns.values()]
+    return [rows.attributes, rows.image_ids, rows.sizes, rows.first, rows.hashes, *rows.columns.values()]
 
 
 def small_state() -> torch.nn.Module:
@@ -80,7 +88,7 @@ def flat(tensors: dict[str, torch.Tensor]) -> list[Any]:
 
 
 KINDS: dict[str, tuple[Callable, Callable, str]] = {  # written how, read how, under what name
-    "scores": (scores, lambda path: [read_scores(path, (20, 30), 4)], "a.h5"),
+    "scores": (scores, read_saved_scores, "a.h5"),
     "proposals": (proposals, read_proposals, "a.h5"),
     "windows": (windows, read_windows, "a.h5"),
     "network": (lambda path: save_safetensors(small_state(), path, {"kind": "deconvnet", "classes": 21}), read_network,

@@ -126,7 +126,7 @@ def test_hdf5(tmp_path: Path, narrow: Recipe, capsys: pytest.CaptureFixture) -> 
 
 
 def test_score_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    write_scores(tmp_path / "one.h5", np.zeros((3, 20, 30), np.float32), "float16")
+    write_scores(tmp_path / "one.h5", np.zeros((3, 20, 30), np.float32), "float16", "0123456789abcdef")
     assert inspect(tmp_path / "one.h5") == 0
     out = capsys.readouterr().out
     assert "one.h5: score maps of an image" in out and "scores   3 x 20 x 30  float16" in out
