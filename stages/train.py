@@ -281,7 +281,7 @@ def choose_device(name: str) -> torch.device:
 def parse() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = make_parser("stages.train", "Trains stage 1, stage 2, or FCN, from a run's windows or images.",
-                         "python -m stages.train --run runs/voc --stage 1 --vgg16 data/vgg16_features-amdegroot-88682ab5.pth")
+                         "python -m stages.train --stage 1 --vgg16 data/vgg16_features-amdegroot-88682ab5.pth")
     add_run_arguments(parser)
     parser.add_argument("--stage", type=int, choices=(1, 2), help="DeconvNet's stage")
     parser.add_argument("--model", choices=("deconvnet", "fcn8s", "fcn16s", "fcn32s"), default="deconvnet",
