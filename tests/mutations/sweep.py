@@ -29,7 +29,8 @@ OPERATORS: dict[type, type] = {
     ast.BitOr: ast.BitAnd, ast.LShift: ast.RShift, ast.RShift: ast.LShift, ast.And: ast.Or, ast.Or: ast.And,
 }
 SAID = ("log", "logging", "print", "progress")  # what is only said to the user
-SAID_KEYWORDS = ("help", "metavar", "description", "desc", "epilog", "unit")
+# What is said too, and what guards against programming errors or another system's files alone.
+ARID_KEYWORDS = ("help", "metavar", "description", "desc", "epilog", "unit", "strict", "newline", "encoding")
 
 
 def nodes(tree: ast.AST) -> Iterator[ast.AST]:
@@ -45,7 +46,7 @@ def nodes(tree: ast.AST) -> Iterator[ast.AST]:
 
 def _only_said(node: ast.AST) -> bool:
     if isinstance(node, ast.keyword):
-        return node.arg in SAID_KEYWORDS
+        return node.arg in ARID_KEYWORDS
     if not isinstance(node, ast.Expr):
         return False
     if isinstance(node.value, ast.Constant):
@@ -80,7 +81,7 @@ def _calls(node: ast.Call) -> Iterator[tuple[str, str]]:
     if len(node.args) > 1 and not any(isinstance(one, ast.Starred) for one in node.args[:2]):
         yield "arguments swapped", _changed(node, args=[node.args[1], node.args[0], *node.args[2:]])
     for keyword in node.keywords:
-        if keyword.arg not in (None, *SAID_KEYWORDS):
+        if keyword.arg not in (None, *ARID_KEYWORDS):
             kept = [one for one in node.keywords if one is not keyword]
             yield f"without {keyword.arg}", _changed(node, keywords=kept)
 
