@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from deconvnet.checkpoint import load_checkpoint, save_checkpoint
 from deconvnet.errors import UserError
@@ -77,7 +78,9 @@ def test_what_a_command_lets_change_within_a_run(command: Any, monkeypatch: pyte
 @pytest.mark.parametrize("training, free", [("stage2", CHECKPOINT | FCN), ("fcn8s", CHECKPOINT)])
 def test_what_may_differ_from_a_checkpoint(training: str, free: set[str], tmp_path: Path) -> None:
     recipe = load_recipe("tiny")
-    save_checkpoint(tmp_path / "last.pt", recipe, {"training": training})
+    nothing = {"iteration": 0, "position": 0, "best": -1.0, "origin": "", "model": {}, "random": torch.zeros(1),
+               "descent": {"optimizer": {}, "rule": {}}}
+    save_checkpoint(tmp_path / "last.pt", recipe, {"training": training, **nothing})
     load_checkpoint(tmp_path / "last.pt", recipe)
     accepted = set()
     for name in KEYS:
