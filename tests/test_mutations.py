@@ -9,7 +9,7 @@ import pytest
 from mutations import runner
 from mutations.covering import covering_tests
 from mutations.lists import ROOT, Mutation, all_lists, read_list
-from mutations.runner import ERROR, KILLED, SURVIVED, Records, Runner, Tree
+from mutations.runner import ERROR, HANGS, KILLED, SURVIVED, Records, Runner, Tree
 from mutations.sweep import mutations_of
 
 from deconvnet.errors import UserError
@@ -103,11 +103,11 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
     ("'adding'", "'taking'", "test_a.py", SURVIVED, ""),
     ("def add", "def sub", "test_a.py", ERROR, "pytest ends with 2"),
     ("a + b", "a - b", "test_a.py::test_nothing", ERROR, "the unmutated tests end with 4"),
-    ("print('adding')", "import time; time.sleep(99)", "test_a.py", KILLED, "it hangs"),
+    ("print('adding')", "import time; time.sleep(99)", "test_a.py", KILLED, HANGS),
 ])
 def test_runner(old: str, new: str, tests: str, status: str, note: str, tree: Tree, tmp_path: Path,
                 monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each outcome has its name; the tree is as before; what is known is not run again, errors are."""
+    """Each outcome has its name; the tree is as before; what is known is not run again; errors and what hangs are."""
     monkeypatch.setattr(runner, "SLACK", 1)
     (tree.path / "a.py").write_text(ADDING)
     (tree.path / "test_a.py").write_text(TEST)
@@ -116,7 +116,8 @@ def test_runner(old: str, new: str, tests: str, status: str, note: str, tree: Tr
     result = first.mutate(mutation, "key")
     assert result["status"] == status and result["note"].startswith(note)
     assert (tree.path / "a.py").read_text() == ADDING
-    assert (Records(tmp_path / "known.json").get("key") is None) == (status == ERROR)
-    if status != ERROR:
+    kept = status != ERROR and note != HANGS
+    assert (Records(tmp_path / "known.json").get("key") is not None) == kept
+    if kept:
         (tree.path / "test_a.py").unlink()
         assert Runner([tree], Records(tmp_path / "known.json")).mutate(mutation, "key")["status"] == status

@@ -22,6 +22,7 @@ from deconvnet.files import write_json
 from .lists import ROOT, Mutation
 
 KILLED, SURVIVED, ERROR = "killed", "SURVIVED", "ERROR"
+HANGS = "it hangs"
 BASELINE_LIMIT = 900  # seconds for the tests of an unmutated tree
 LIBRARIES = ("torch", "torchvision", "cv2", "h5py", "scipy.io", "omegaconf", "safetensors.torch", "matplotlib.figure",
              "PIL.Image", "hypothesis", "requests", "tqdm")
@@ -162,7 +163,7 @@ class Runner:
         """One mutation's result: status, seconds and a note."""
         known = self.records.get(key)
         result = known or self._tried(mutation)
-        if result["status"] != ERROR:
+        if result["status"] != ERROR and result["note"] != HANGS:  # it may have been the machine that stood still
             self.records.put(key, result | {"name": mutation.name})
         note = (f": {result['note']}" if result["note"] else "") + (" (known)" if known else "")
         print(f"{result['status']:9}{result['seconds']:6.1f} s  {mutation.area}: {mutation.name}{note}", flush=True)
@@ -188,7 +189,7 @@ class Runner:
             self._trees.put(tree)
         seconds = round(time.monotonic() - started, 1)
         if status is None:
-            return {"status": KILLED, "seconds": seconds, "note": "it hangs"}
+            return {"status": KILLED, "seconds": seconds, "note": HANGS}
         if status in (0, 1):
             return {"status": KILLED if status else SURVIVED, "seconds": seconds, "note": ""}
         return {"status": ERROR, "seconds": seconds, "note": f"pytest ends with {status}: {said}"}
