@@ -94,6 +94,24 @@ def test_ctrl_c_waits_for_the_command(tmp_path: Path) -> None:
     assert "interrupted; what was finished is kept" in said.read_text()
 
 
+def test_a_killed_demo_ends_its_command(tmp_path: Path) -> None:
+    child = ("import sys, time\nfrom pathlib import Path\nfrom stages.cli import make_parser, run_command\n"
+             "def work(_):\n    (Path(sys.argv[1]) / 'began').touch()\n    time.sleep(60)\n"
+             "status = run_command(make_parser('test', '', ''), work, [])\n"
+             "(Path(sys.argv[1]) / 'ended').write_text(str(status))\n")
+    parent = f"from experiments.demo import run_step\nrun_step(['-c', {child!r}, {str(tmp_path)!r}])"
+    process = subprocess.Popen([sys.executable, "-c", parent], cwd=ROOT, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 60
+    while not (tmp_path / "began").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    while not (tmp_path / "ended").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert (tmp_path / "ended").read_text() == "130"
+
+
 def test_duration() -> None:
     assert [duration(seconds) for seconds in (0.2, 59.4, 75.2, 600)] == ["0 s", "59 s", "1 min 15 s", "10 min 0 s"]
 

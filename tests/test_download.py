@@ -240,6 +240,16 @@ def test_leftovers_of_a_killed_unpacking_do_no_harm(tmp_path: Path) -> None:
     assert names(tmp_path / "kit" / "set") == {"a"}
 
 
+def test_an_empty_folder_is_not_there_already(server: Server, tmp_path: Path) -> None:
+    """Somebody made VOCdevkit/VOC2012 to put something in; what is in it is never replaced."""
+    make_tar(tmp_path / "archive.tar", {"kit/set/a": b"a"})
+    (tmp_path / "kit" / "set").mkdir(parents=True)
+    remote = Remote(server.url(), "archive.tar", folder="kit/set")
+    assert names(fetch(remote, tmp_path)) == {"a"}
+    (tmp_path / "kit" / "set" / "b").write_bytes(b"b")
+    assert names(fetch(remote, tmp_path)) == {"a", "b"} and not server.requests
+
+
 def test_without_a_network_the_command_says_what_to_put_where(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -159,3 +159,47 @@ def test_workers_are_the_parents_to_end(method: str, end: str, tmp_path: Path) -
         while any(map(running, workers)) and time.monotonic() < deadline:
             time.sleep(0.05)
     assert not any(map(running, workers))
+
+
+COMMAND = """
+import sys, time
+seconds = float(sys.argv.pop())
+from stages.cli import make_parser, run_command
+
+def work(_):
+    print("began", flush=True)
+    time.sleep(seconds)
+
+status = run_command(make_parser("test", "", ""), work)
+print("over", flush=True)
+time.sleep(0 if seconds else 1)
+sys.exit(status)
+"""
+
+
+def command(seconds: int, awaited: str, ignored: int | None = None) -> subprocess.Popen:
+    """A command that works for so long, once it has printed a line."""
+    process = subprocess.Popen([sys.executable, "-c", COMMAND, str(seconds)], cwd=ROOT, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True,
+                               preexec_fn=ignored and (lambda: signal.signal(ignored, signal.SIG_IGN)))
+    while process.stdout.readline() != f"{awaited}\n":
+        assert process.poll() is None
+    return process
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_command_ends_with_one_line_and_130(number: int) -> None:
+    with command(60, "began") as process:
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == "interrupted; what was finished is kept: run the same command again to go on\n"
+
+
+@pytest.mark.parametrize(("seconds", "awaited", "ignored"), [(0, "over", None), (1, "began", signal.SIGHUP)])
+def test_a_command_at_its_end_and_one_under_nohup_go_on(seconds: int, awaited: str, ignored: int | None) -> None:
+    with command(seconds, awaited, ignored) as process:
+        for number in SIGNALS if ignored is None else [ignored]:
+            process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
