@@ -11,7 +11,7 @@ help:
 	@echo "make install    .venv with all packages; then: . .venv/bin/activate"
 	@echo "make demo       the whole pipeline on a small synthetic set, in minutes"
 	@echo "make test       lint, then the tests"
-	@echo "make test-long  the tests that take minutes"
+	@echo "make test-long  the tests that take minutes (python -m tests.kills: 100 random kills)"
 	@echo "make lint       ruff alone"
 	@echo "make clean      remove .venv and caches (runs/ and data/ stay)"
 	@echo "PYTHON=...      another Python than python3; CXX=... another C++ compiler than $(CXX)"

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from deconvnet.errors import LostWorker, UserError
 from deconvnet.training import Training
 from deconvnet.workers import WorkerPool
 from proposals.files import Rows
+from stages import infer
 from tests import test_training
 from tests.test_training import make_training, small_recipe
 
@@ -56,7 +58,11 @@ def whole(tmp_path: Path, windows: Rows, monkeypatch: pytest.MonkeyPatch) -> Tra
     # torch looks every 5 s whether its processes are alive
     monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.1,))
     training = a_training(tmp_path / "whole", windows)
+    training.folder.mkdir()
+    left = training.folder / ".best.999999999.part.pt"  # by a killed one
+    left.touch()
     training.run()
+    assert not left.exists()
     return training
 
 
@@ -180,3 +186,25 @@ def test_a_killed_process_of_the_crf() -> None:
             found.append(key)
     assert found == ["0", "1", "2", "3", "4"][: len(found)] and found
     assert not multiprocessing.active_children()
+
+
+def test_infer_tells_of_a_killed_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Pool:
+        def __init__(self, *given: object) -> None:
+            assert given == (CrfParameters(), 3, WorkerPool)
+
+        def __enter__(self) -> "Pool":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def map(self, jobs: Iterator) -> Iterator[tuple[str, np.ndarray]]:
+            yield "a", np.zeros(1)
+            raise BrokenProcessPool("dense CRF of b: its process was killed")
+
+    monkeypatch.setattr(infer, "CrfPool", Pool)
+    found = infer._labelled(SimpleNamespace(recipe=small_recipe()), iter([]), SimpleNamespace(crf=True, workers=3))
+    assert next(found)[0] == "a"
+    with pytest.raises(LostWorker, match=r"dense CRF of b: its process was killed: most likely the memory"):
+        next(found)
