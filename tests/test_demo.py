@@ -98,7 +98,7 @@ def test_a_killed_demo_ends_its_command(tmp_path: Path) -> None:
     child = ("import sys, time\nfrom pathlib import Path\nfrom stages.cli import make_parser, run_command\n"
              "def work(_):\n    (Path(sys.argv[1]) / 'began').touch()\n    time.sleep(60)\n"
              "status = run_command(make_parser('test', '', ''), work, [])\n"
-             "(Path(sys.argv[1]) / 'ended').write_text(str(status))\n")
+             "(Path(sys.argv[1]) / f'ended {status}').touch()\n")
     parent = f"from experiments.demo import run_step\nrun_step(['-c', {child!r}, {str(tmp_path)!r}])"
     process = subprocess.Popen([sys.executable, "-c", parent], cwd=ROOT, stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)
@@ -107,9 +107,9 @@ def test_a_killed_demo_ends_its_command(tmp_path: Path) -> None:
         time.sleep(0.05)
     process.kill()
     process.wait()
-    while not (tmp_path / "ended").exists() and time.monotonic() < end:
+    while len(os.listdir(tmp_path)) < 2 and time.monotonic() < end:
         time.sleep(0.05)
-    assert (tmp_path / "ended").read_text() == "130"
+    assert sorted(os.listdir(tmp_path)) == ["began", "ended 130"]
 
 
 def test_duration() -> None:
