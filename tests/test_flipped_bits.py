@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -121,3 +122,38 @@ def test_flipped_bits_are_refused_or_harmless(kind: str, tmp_path: Path, flips: 
             refused += 1
             assert str(path) in str(error) and "\n" not in str(error)
     assert refused > flips / 4  # the rest is padding
+
+
+def flipped(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 4
+    path.write_bytes(content)
+
+
+def test_each_dataset_and_attribute_is_covered(tmp_path: Path) -> None:
+    """A flip in the middle of each: also where its values would still be in range."""
+    path = tmp_path / "a.h5"
+    windows(path)
+    with h5py.File(path) as file:
+        places = {name: file[name].id.get_chunk_info(0).byte_offset for name in file}
+        values = {name: attributes("windows")[name] for name in ("split", "fingerprint")}
+    whole = path.read_bytes()
+    places |= {name: whole.index(value.encode()) for name, value in values.items()}
+    assert len(places) == 16
+    for name, place in places.items():
+        path.write_bytes(whole)
+        flipped(path, place)
+        with pytest.raises(UserError):
+            read_windows(path)
+            raise AssertionError(name)
+
+
+def test_each_part_of_a_networks_file_is_covered(tmp_path: Path) -> None:
+    path = tmp_path / "network.safetensors"
+    save_safetensors(small_state(), path, {"kind": "deconvnet", "origin": {"seed": 4}})
+    whole = path.read_bytes()
+    for place in (len(whole) - 1, len(whole) - 300, whole.index(b"seed") + 8, whole.index(b"0.weight")):
+        path.write_bytes(whole)
+        flipped(path, place)
+        with pytest.raises(UserError):
+            read_safetensors(path)
