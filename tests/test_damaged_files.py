@@ -31,7 +31,7 @@ from tests.row_files import attributes
 from tests.test_training import make_training, small_recipe, windows  # noqa: F401 (a fixture)
 from tests.test_window_files import window_part
 
-DAMAGE = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+DAMAGE = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def one_line(path: Path, read: Callable[[], Any], *words: str) -> None:
