@@ -139,7 +139,7 @@ def test_each_dataset_and_attribute_is_covered(tmp_path: Path) -> None:
         values = {name: attributes("windows")[name] for name in ("split", "fingerprint")}
     whole = path.read_bytes()
     places |= {name: whole.index(value.encode()) for name, value in values.items()}
-    assert len(places) == 16
+    assert len(places) >= 16
     for name, place in places.items():
         path.write_bytes(whole)
         flipped(path, place)
