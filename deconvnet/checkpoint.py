@@ -50,8 +50,9 @@ class Checkpoint(Schema):
     model: dict[str, Tensor]
     descent: DescentState
     random: Tensor
-    since: Sums | None = None  # older checkpoints lack this and the next
+    since: Sums | None = None  # older checkpoints lack this and the next two
     unvalidated: bool = False
+    examples: str = ""  # what tells the examples from others
     random_cuda: Tensor | None = None
 
 

@@ -42,6 +42,7 @@ class Examples:
     validation: WindowCrops | ImageCanvases
     order: Callable[[int, int], Iterator[tuple[int, int]]]  # positions start .. stop - 1 with their rows
     validation_rows: np.ndarray
+    made_of: str = ""  # tells them from others under the same names; empty: they are not compared
 
 
 @dataclass
@@ -91,6 +92,9 @@ class Training:
         if content["iteration"] > self.plan.iterations:
             raise UserError(f"{self.last}: {content['iteration']} iterations are done, more than the recipe's "
                             f"{self.plan.iterations}: set as many or more, or use another --run folder")
+        if content.get("examples") and self.examples.made_of not in ("", content["examples"]):
+            raise UserError(f"{self.last}: began on other windows or images than there are now (changed, or made "
+                            f"again): remove {self.folder} to begin anew, or use another --run folder")
         load_into(self.model, content["model"], self.model.state_dict(), str(self.last))
         try:
             if content["position"] != content["iteration"] * self.plan.batch:
@@ -229,6 +233,7 @@ class Training:
             "since": vars(self.since),
             "unvalidated": self.unvalidated,
             "origin": self.origin,
+            "examples": self.examples.made_of,
             "model": self.model.state_dict(),
             "descent": self.descent.state(),
             "random": torch.get_rng_state(),

@@ -1,4 +1,6 @@
-"""Whether a data set's files are still those that proposals and windows were made of."""
+"""Whether a data set's files are still those that proposals and windows were made of, and a training's examples too."""
+
+import hashlib
 
 import numpy as np
 
@@ -35,3 +37,22 @@ def check_contents(run: RunFolder, rows: Rows) -> None:
         image_id, what = next(iter(changed.items()))
         raise UserError(f"{rows.path}: {len(changed)} of its {len(rows.image_ids)} images have changed since it was "
                         f"made, first {image_id} ({what}): `python -m stages.build_proposals` makes those again")
+
+
+def windows_made_of(*files: Rows) -> str:
+    """Tells the windows of files, and what they were cut from, from others."""
+    columns = [array for rows in files for array in (rows.first, rows.hashes, *rows.columns.values())]
+    return _told_by([image_id for rows in files for image_id in rows.image_ids], columns)
+
+
+def images_made_of(run: RunFolder, *splits: list[str]) -> str:
+    """Tells the images of splits, and their class masks, from others."""
+    ids = [image_id for split in splits for image_id in split]
+    return _told_by(ids, [run.contents.hashes([files[:2] for files in run.voc().files(ids)])])
+
+
+def _told_by(image_ids: list[str], arrays: list[np.ndarray]) -> str:
+    digest = hashlib.blake2b("\n".join(image_ids).encode(), digest_size=8)
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.hexdigest()

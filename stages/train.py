@@ -24,7 +24,7 @@ from deconvnet.weight_files import read_safetensors
 from deconvnet.weights import load_into, start_from_vgg16
 from proposals.files import read_rows
 from stages.cli import make_parser, run_command
-from stages.contents import check_contents
+from stages.contents import check_contents, images_made_of, windows_made_of
 from stages.lengthening import check_iterations, done, record_iterations, start_name, warn_of_older_start
 from stages.run_folder import RunFolder, add_run_arguments, git_commit, open_run, seed_everything
 
@@ -50,7 +50,7 @@ def window_examples(run: RunFolder, stage: int) -> Examples:
     chosen = _validation_sample(len(validation), recipe.train.validate_windows, recipe.seed)
     log.info("stage %d: %d training windows, validation on %d of %d", stage, len(training), len(chosen),
              len(validation))
-    return Examples(training, validation, order, chosen)
+    return Examples(training, validation, order, chosen, windows_made_of(training.rows, validation.rows))
 
 
 def window_crops(run: RunFolder, stage: int, split: str, augment: bool) -> WindowCrops:
@@ -88,7 +88,8 @@ def image_examples(run: RunFolder, step: int) -> Examples:
 
     chosen = _validation_sample(len(validation_ids), recipe.fcn.validate_images, recipe.seed)
     return Examples(ImageCanvases(voc, training_ids, side, True, seed),
-                    ImageCanvases(voc, validation_ids, side, False, seed), order, chosen)
+                    ImageCanvases(voc, validation_ids, side, False, seed), order, chosen,
+                    images_made_of(run, training_ids, validation_ids))
 
 
 def _validation_sample(count: int, wanted: int, seed: int) -> np.ndarray:

@@ -25,7 +25,8 @@ from tests.narrow import randomised
 KEYS = ["network.width=0.0625", "network.input=32", "windows.warp=36", "train.batch=4", "train.micro_batch=4",
         "train.iterations=[2,2]", "train.validate_windows=4", "train.workers=0", "network.deconv_std=0",
         "bn_statistics.batches=1", "bn_statistics.batch=4", "proposals.count=40", "infer.proposals=3",
-        "fcn.width=0.03125", "fcn.canvas=96"]
+        "fcn.width=0.03125", "fcn.canvas=96", "fcn.iterations=[2,2,2]", "fcn.batch=2", "fcn.micro_batch=2",
+        "fcn.validate_images=2"]
 FILES = ["proposals/train.h5", "proposals/val.h5", "windows/stage1-train.h5", "windows/stage1-val.h5",
          "windows/stage2-train.h5", "windows/stage2-val.h5"]
 
@@ -261,6 +262,33 @@ def test_the_run_that_another_was_begun_from_is_not_written(own, capsys):
         refused(capsys, command(module, new, *more), own / "run", "val_000001.jpg")
     assert {path: path.stat().st_mtime_ns for path in (own / "run").rglob("*")} == before
     assert sorted(path.name for path in new.iterdir()) == ["contents.json", "data.json", "recipe.yaml", "run.json"]
+
+
+def test_a_training_does_not_go_on_with_other_examples(own, capsys):
+    """Windows made again after a picture changed; images and lists for FCN. A copy of the data set is no other."""
+    run, more = own / "run", ("--device", "cpu", "--resume")
+    fcn = ("--model", "fcn32s")
+    for arguments in (("--stage", 1), fcn):
+        assert command(train, run, *arguments, *more) == 0
+    for path in (own / "voc").rglob("*.*"):
+        path.touch()
+    before = {name: (run / name / "last.pt").read_bytes() for name in ("stage1", "fcn32s")}
+    for arguments, longer in ((("--stage", 1), "train.iterations=[3,2]"), (fcn, "fcn.iterations=[3,2,2]")):
+        assert command(train, run, *arguments, *more, "--set", longer) == 0
+    assert before != {name: (run / name / "last.pt").read_bytes() for name in before}
+
+    repaint(own / "voc/JPEGImages/train_000001.jpg")
+    assert command(build_proposals, run, "--workers", 0) == 0
+    for arguments, name in ((("--stage", 1), "stage1"), (fcn, "fcn32s")):
+        kept = (run / name / "last.pt").read_bytes()
+        refused(capsys, command(train, run, *arguments, *more), run / name / "last.pt", "other windows or images",
+                f"remove {run / name}")
+        assert (run / name / "last.pt").read_bytes() == kept
+    names = own / "voc/ImageSets/Segmentation/train.txt"
+    shutil.rmtree(run / "fcn32s")
+    assert command(train, run, *fcn, *more) == 0
+    names.write_text("\n".join(names.read_text().split()[1:]))
+    refused(capsys, command(train, run, *fcn, *more), "other windows or images")
 
 
 # Scores and label maps
