@@ -413,7 +413,7 @@ def test_the_disk_is_full(workers: int, whole: Path, voc_root: Path, small_disk:
     run = small_disk / "run"
     filler = small_disk / "filler"
     arguments = (*SETTINGS, "--voc-root", voc_root, "--split", "train", "--stage", "none", "--workers", workers)
-    filler.write_bytes(b"\0" * 40 * 1024)
+    filler.write_bytes(b"\0" * 32 * 1024)
     refused(build(run, *arguments), 1, "disk is full", "free some space")
     kept = len(some_parts(run))
     assert 0 < kept < TRAIN
