@@ -7,6 +7,7 @@ nobody says, so it is held to what the README says and the recorded results were
 
 import pytest
 
+from deconvnet.errors import UsageError
 from deconvnet.recipe import Recipe, load_recipe, recipe_to_dict
 
 VOC = ("background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
@@ -110,3 +111,30 @@ def test_a_default_is_its_sources(name: str) -> None:
     value, _ = SOURCES[name]
     assert DEFAULTS[name] == value and type(DEFAULTS[name]) is type(value)
     assert recipe_to_dict(load_recipe("paper"))[name] == value
+
+
+# What each number counts or measures says where it must begin, whatever the recipe's own table of limits says.
+MAY_BE_0 = """proposals.min_score windows.stage2_overlap network.bn_eps network.deconv_std network.conv_std solver.lr
+solver.momentum solver.weight_decay solver.bias_lr solver.bias_decay train.validate_windows train.workers fcn.lr
+fcn.momentum fcn.weight_decay fcn.validate_images infer.least_side crf.gaussian_weight crf.bilateral_weight
+crf.iterations seed""".split()
+MUST_NOT_BE_0 = """data.least_object_pixels proposals.count proposals.alpha proposals.beta proposals.eta windows.enlarge
+windows.warp windows.stage2_top network.width network.input solver.lr_factor solver.lr_patience train.batch
+train.micro_batch train.validate_every train.checkpoint_every bn_statistics.batches bn_statistics.batch fcn.width
+fcn.canvas fcn.fc6_kernel fcn.batch fcn.micro_batch infer.proposals infer.window_batch crf.gaussian_sxy
+crf.bilateral_sxy crf.bilateral_srgb""".split()
+NEGATIVE_TOO = ["network.bn_shift"]
+
+
+def test_every_number_begins_where_it_must() -> None:
+    """A negative weight of a kernel, say, would be a CRF that does the opposite."""
+    numbers = {name for name, value in DEFAULTS.items() if type(value) in (int, float)}
+    assert numbers == {*MAY_BE_0, *MUST_NOT_BE_0, *NEGATIVE_TOO}
+    for name in sorted(numbers):
+        least = -1 if type(DEFAULTS[name]) is int else -1e-3
+        for value, taken in ((least, name in NEGATIVE_TOO), (0, name not in MUST_NOT_BE_0)):
+            if taken:
+                load_recipe("paper", [f"{name}={value}"])
+            else:
+                with pytest.raises(UsageError, match=name):
+                    load_recipe("paper", [f"{name}={value}"])
