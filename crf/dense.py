@@ -57,17 +57,24 @@ def dense_crf(image: np.ndarray, probabilities: np.ndarray, parameters: CrfParam
     """
     _check(image, probabilities)
     count, height, width = probabilities.shape
-    unary = -np.log(np.clip(probabilities, LEAST_PROBABILITY, 1.0)).reshape(count, height * width)
+    crf = densecrf.DenseCRF2D(width, height, count)
+    crf.setUnaryEnergy(_unary(probabilities).reshape(count, height * width))
     picture = np.array(image, order="C")  # a copy: pydensecrf takes no read-only and no strided array
     kernels = NORMALIZATIONS[parameters.normalization]
-
-    crf = densecrf.DenseCRF2D(width, height, count)
-    crf.setUnaryEnergy(np.ascontiguousarray(unary, dtype=np.float32))
     crf.addPairwiseGaussian(sxy=parameters.gaussian_sxy, compat=parameters.gaussian_weight, normalization=kernels)
     crf.addPairwiseBilateral(sxy=parameters.bilateral_sxy, srgb=parameters.bilateral_srgb, rgbim=picture,
                              compat=parameters.bilateral_weight, normalization=kernels)
-    posterior = np.array(crf.inference(parameters.iterations), dtype=np.float32)
-    return posterior.reshape(count, height, width)
+    posterior, *others = crf.startInference()
+    for _ in range(parameters.iterations):  # what crf.inference() does, but that would hold the unaries twice
+        crf.stepInference(posterior, *others)
+    return np.asarray(posterior).reshape(count, height, width)
+
+
+def _unary(probabilities: np.ndarray) -> np.ndarray:
+    """-log of the probabilities, in one array and no other of its size."""
+    unary = np.clip(probabilities, LEAST_PROBABILITY, 1.0, out=np.empty(probabilities.shape, np.float32))
+    np.log(unary, out=unary)
+    return np.negative(unary, out=unary)
 
 
 def _check(image: np.ndarray, probabilities: np.ndarray) -> None:
