@@ -15,6 +15,7 @@ from pydensecrf import densecrf
 NORMALIZATIONS = {"symmetric": densecrf.NORMALIZE_SYMMETRIC, "none": densecrf.NO_NORMALIZATION}
 LEAST_PROBABILITY = float(np.finfo(np.float32).tiny)  # keeps -log finite, changes no other probability
 SUM_TOLERANCE = 1e-3
+MOST_NUMBERS = 2**31 - 1  # classes x height x width; beyond it pydensecrf writes elsewhere
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ def _check(image: np.ndarray, probabilities: np.ndarray) -> None:
                          "expected the same height and width")
     if probabilities.size == 0:
         raise ValueError(f"probabilities are of shape {probabilities.shape}; expected at least one class and pixel")
+    if probabilities.size > MOST_NUMBERS:
+        raise ValueError(f"probabilities are {probabilities.size} numbers; pydensecrf counts them in 31 bits")
     if not np.isfinite(probabilities).all():
         raise ValueError("probabilities hold a value that is not finite")
     least, most = float(probabilities.min()), float(probabilities.max())

@@ -11,6 +11,7 @@ import numpy as np
 from crf.dense import CrfParameters, dense_crf
 
 PENDING_PER_WORKER = 2  # one at work, one waiting: no worker idles, and memory stays bounded
+PENDING_BYTES = 1 << 30  # of probabilities, when images are large: at work each takes some 12 times as much
 
 
 class CrfPool:
@@ -40,14 +41,15 @@ class CrfPool:
         """Yields (key, labels) in the order of the jobs; labels: uint8 H x W, the most probable class.
 
         jobs: (key, image, probabilities) as `dense_crf` takes them. They are drawn one by one, and no more than
-        `most_pending` of them are held at a time. A job that fails raises RuntimeError with its key; a process that is
-        killed, BrokenProcessPool.
+        `most_pending` of them are held at a time, fewer where they are large (PENDING_BYTES). A job that fails raises
+        RuntimeError with its key; a process that is killed, BrokenProcessPool.
         """
         pending: deque[tuple[str, Future]] = deque()
         for key, image, probabilities in jobs:
             pending.append((key, self._submit(key, image, probabilities)))
+            most = max(1, min(self.most_pending, PENDING_BYTES // max(1, probabilities.nbytes)))
             del image, probabilities  # else the last job is held twice while the next one is made
-            while pending and (len(pending) >= self.most_pending or pending[0][1].done()):
+            while pending and (len(pending) >= most or pending[0][1].done()):
                 yield _result(*pending.popleft())
         while pending:
             yield _result(*pending.popleft())

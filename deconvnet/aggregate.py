@@ -43,8 +43,12 @@ class Aggregation:
     def result(self) -> Tensor:
         """The aggregated scores, float32 C x H x W."""
         if self.rule == "max":
-            return torch.where(self.covering < self.windows, self.map.clamp(min=0), self.map) if self.windows else (
-                torch.zeros_like(self.map))
+            if not self.windows:
+                return self.map.zero_()
+            uncovered = self.covering < self.windows
+            for plane in self.map:  # one after the other: a second map of this size is never held
+                plane.copy_(torch.where(uncovered, plane.clamp(min=0), plane))
+            return self.map
         if self.rule == "mean":
             return self.map / self.covering.clamp(min=1)
         return self.map
@@ -63,5 +67,10 @@ def ensemble(deconvnet: np.ndarray, fcn: np.ndarray, rule: str) -> np.ndarray:
     if deconvnet.shape != fcn.shape:
         raise ValueError(f"score maps of different shapes: {deconvnet.shape} and {fcn.shape}")
     if rule == "mean":
-        return (softmax(deconvnet) + softmax(fcn)) / 2
-    return softmax(np.asarray(deconvnet, np.float32) * np.maximum(0, np.asarray(fcn, np.float32)))
+        total = softmax(deconvnet)
+        total += softmax(fcn)
+        total /= 2
+        return total
+    product = np.maximum(0, np.asarray(fcn, np.float32))
+    product *= np.asarray(deconvnet, np.float32)
+    return softmax(product)

@@ -274,6 +274,10 @@ class Infer:
     )
     window_batch: int = key(50, "windows a forward pass", least=1, most=MOST_BATCH)
     score_type: str = key("float16", "type of the saved score maps", choices=("float16", "float32"))
+    most_gigabytes: float = key(
+        5.0, "memory for one image's score maps; one that needs more is refused. 21 classes: 13 megapixels, 4.4 with "
+        "the CRF, each of whose processes may take as much", least=0.001, most=1e4
+    )
 
 
 @dataclass

@@ -16,7 +16,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from scipy.io import loadmat
 
 from deconvnet.errors import UsageError, UserError
@@ -24,7 +23,7 @@ from deconvnet.files import check_name, write_text, written_whole
 from deconvnet.palette import write_label_png
 from deconvnet.progress import progress
 from deconvnet.recipe import VOC_CLASSES
-from deconvnet.voc import VocFolder, read_rgb
+from deconvnet.voc import VocFolder, read_rgb, read_size
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +60,7 @@ def merge_image(voc: VocFolder, sbd_root: Path, image_id: str) -> None:
         read_rgb(source)  # a missing or damaged picture is an error now, not in the middle of a training
         with written_whole(image) as temporary:
             shutil.copyfile(source, temporary)
-    try:
-        with Image.open(image) as picture:
-            width, height = picture.size
-    except OSError as error:
-        raise UserError(f"{image}: not an image that can be read: {error}") from None
+    height, width = read_size(image)
     for path, labels in ((class_mat, classes), (object_mat, objects)):
         if labels.shape != (height, width):
             raise UserError(f"{path}: the labels are {labels.shape[1]}x{labels.shape[0]}; expected {width}x{height}, "

@@ -12,6 +12,7 @@ Whatever cannot be trusted is an error that names the file; nothing is converted
 
 import hashlib
 import os
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from deconvnet.files import check_name
 
 VOID = 255
 EXIF_ORIENTATION = 0x0112
+MOST_PIXELS = 50_000_000  # of an image that is read: edges and EdgeBoxes take 72 bytes a pixel, so 3.6 GB
 
 
 def fingerprint_of(classes: Sequence[str], image_ids: Sequence[str]) -> str:
@@ -255,6 +257,12 @@ def read_rgb(path: Path | str) -> np.ndarray:
         return np.array(picture)
 
 
+def read_size(path: Path | str) -> tuple[int, int]:
+    """An image's height and width, from the start of its file. Raises UserError."""
+    with _opened(Path(path)) as picture:
+        return picture.height, picture.width
+
+
 def read_label_png(path: Path | str) -> np.ndarray:
     """A label map, uint8 H x W, from a palette PNG or a plain 8-bit index PNG. Raises UserError."""
     path = Path(path)
@@ -298,14 +306,27 @@ def _components(mask: np.ndarray, least_pixels: int, but: Sequence[int] = ()) ->
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
+    """The image, not decoded yet. One that is too large is refused here: half a megabyte may hold 169 megapixels."""
     try:
-        with Image.open(path) as picture:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of a limit above ours
+            picture = Image.open(path)
+        with picture:
+            if picture.width * picture.height > MOST_PIXELS:
+                raise UserError(_too_large(path, f"{picture.width}x{picture.height}"))
             yield picture
+    except Image.DecompressionBombError:
+        raise UserError(_too_large(path, f"over {2 * Image.MAX_IMAGE_PIXELS:,} pixels")) from None
     except UserError:
         raise
     except FileNotFoundError:
         raise UserError(f"{path}: no such image") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:
         raise UserError(f"{path}: not an image that can be read: {error}") from None
     except Exception as error:  # Pillow raises many kinds for a file cut short or damaged
         raise UserError(f"{path}: the file is cut short, damaged or not to be read: {error}") from None
+
+
+def _too_large(path: Path, size: str) -> str:
+    return (f"{path}: {size} is too large; expected at most {MOST_PIXELS / 1e6:.0f} megapixels: shrink it, or cut it "
+            "into several")

@@ -19,6 +19,7 @@ from crf.pool import CrfPool
 from deconvnet.errors import LostWorker, UsageError, UserError
 from deconvnet.files import remove_leftovers, write_json, written_whole
 from deconvnet.locks import held
+from deconvnet.memory import check_memory
 from deconvnet.palette import label_png_made_of, voc_palette, write_label_png
 from deconvnet.progress import progress
 from deconvnet.schemas import PredictionRecord, read_json
@@ -218,6 +219,8 @@ def infer(run: RunFolder, source: Source, scorers: list[Scorer], prediction: Pre
         log.info("%d of %d label maps are there already", len(source.paths) - len(missing), len(source.paths))
     if not missing:
         return
+    for image_id in missing:  # all of them first: one that is too large would end the work in its middle
+        check_memory(source.paths[image_id], run.recipe, [scorer.kind for scorer in scorers], options.crf)
     bar = progress(total=len(missing), desc=prediction.folder.name, unit="image")
 
     def jobs() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -242,7 +245,9 @@ def _labelled(run: RunFolder, jobs: Iterator[tuple[str, np.ndarray, np.ndarray]]
               options: argparse.Namespace) -> Iterator[tuple[str, np.ndarray]]:
     if not options.crf:
         for image_id, _, probabilities in jobs:
-            yield image_id, probabilities.argmax(0).astype(np.uint8)
+            labels = probabilities.argmax(0).astype(np.uint8)
+            del probabilities  # else they are held while the next image is scored
+            yield image_id, labels
         return
     with CrfPool(CrfParameters(**asdict(run.recipe.crf)), options.workers, WorkerPool) as pool:
         try:

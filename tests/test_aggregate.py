@@ -175,3 +175,16 @@ def test_ensemble_by_hand() -> None:
 def test_ensemble_of_different_sizes_is_refused() -> None:
     with pytest.raises(ValueError, match="different shapes"):
         ensemble(np.zeros((2, 3, 4), np.float32), np.zeros((2, 4, 3), np.float32), "mean")
+
+
+@pytest.mark.parametrize("outside", ["zero_padding", "start_zero"])
+def test_the_map_is_finished_in_place(outside: str) -> None:
+    """A large image's map is gigabytes."""
+    total = Aggregation(3, 8, 9, "max", outside, torch.device("cpu"))
+    for window in ((0, 0, 9, 8), (2, 3, 9, 8)):
+        total.add(torch.full((3, 4, 4), -1.0), np.array(window), "bilinear")
+    assert total.result().data_ptr() == total.map.data_ptr()
+    expected = np.zeros((8, 9)) if outside == "start_zero" else np.where(
+        (np.arange(8)[:, None] >= 3) & (np.arange(9) >= 2), -1.0, 0.0)
+    for plane in total.result().numpy():
+        assert plane.tolist() == expected.tolist()

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -236,6 +237,38 @@ def test_pool_equals_serial_in_order_with_bounded_memory() -> None:
         assert keys == list(cases)
         assert most <= pool.most_pending == 4
         assert list(pool.map(iter([]))) == []
+
+
+def test_pool_holds_fewer_jobs_when_they_are_large(monkeypatch) -> None:
+    """What was drawn and not yet handed back, when a result comes: the bound of bytes, but one job always."""
+    image, probabilities = make_case()
+    with CrfPool(MILD, workers=3) as pool:
+        for bytes_, most in ((0, 1), (2 * probabilities.nbytes, 2), (3.5 * probabilities.nbytes, 3)):
+            monkeypatch.setattr("crf.pool.PENDING_BYTES", int(bytes_))
+            drawn = []
+            jobs = (drawn.append(number) or (str(number), image, probabilities) for number in range(7))
+            for back, _ in enumerate(pool.map(jobs)):
+                assert len(drawn) - back <= most
+            assert len(drawn) == 7
+
+
+def test_more_numbers_than_the_library_counts_are_refused() -> None:
+    """255 classes of 9 megapixels: pydensecrf's indices are C's int."""
+    probabilities = np.broadcast_to(np.float32(1 / 255), (255, 3000, 3000))  # takes no memory
+    with pytest.raises(ValueError, match="2295000000 numbers.*31 bits"):
+        dense_crf(np.broadcast_to(np.uint8(0), (3000, 3000, 3)), probabilities, MILD)
+
+
+def test_the_unaries_are_held_once() -> None:
+    """Beside pydensecrf's own memory there is at no time more than the unaries and the check's booleans."""
+    image = np.zeros((100, 100, 3), np.uint8)
+    probabilities = np.full((21, 100, 100), 1 / 21, np.float32)
+    tracemalloc.start()
+    try:
+        dense_crf(image, probabilities, MILD)
+        assert tracemalloc.get_traced_memory()[1] < 1.4 * probabilities.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_pool_names_the_job_that_failed() -> None:
