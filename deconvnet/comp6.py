@@ -9,8 +9,9 @@ from PIL import Image
 
 from deconvnet.errors import UserError
 from deconvnet.files import written_whole
+from deconvnet.images import read_label_png
 from deconvnet.palette import voc_palette
-from deconvnet.voc import VocFolder, read_label_png
+from deconvnet.voc import VocFolder
 
 MOST_NAME_BYTES = 100  # behind the last slash, in the tar format that the server's own tools read
 COMP6_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"

@@ -9,8 +9,8 @@ in the CRF's process 740 to 1,210 for nine photographs of VOC, 670 for a plain i
 from pathlib import Path
 
 from deconvnet.errors import UserError
+from deconvnet.images import read_size
 from deconvnet.recipe import Recipe
-from deconvnet.voc import read_size
 
 NUMBER = 4  # bytes, float32
 IMAGE = 40  # bytes a pixel: the image, decoded twice over, what covers it, and its labels

@@ -20,10 +20,11 @@ from scipy.io import loadmat
 
 from deconvnet.errors import UsageError, UserError
 from deconvnet.files import check_name, write_text, written_whole
+from deconvnet.images import read_rgb, read_size
 from deconvnet.palette import write_label_png
 from deconvnet.progress import progress
 from deconvnet.recipe import VOC_CLASSES
-from deconvnet.voc import VocFolder, read_rgb, read_size
+from deconvnet.voc import VocFolder
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,10 @@ from matplotlib.patches import Patch
 
 from deconvnet.errors import UsageError, UserError
 from deconvnet.files import written_whole
+from deconvnet.images import read_label_png
 from deconvnet.palette import voc_palette
 from deconvnet.recipe_limits import short
-from deconvnet.voc import VOID, VocFolder, read_label_png
+from deconvnet.voc import VOID, VocFolder
 from experiments.records import log_lines, read_run
 from experiments.table1 import table_rows
 from stages.cli import make_parser, run_command

@@ -9,12 +9,13 @@ from pathlib import Path
 from deconvnet.comp6 import pack_comp6
 from deconvnet.errors import UsageError, UserError
 from deconvnet.files import remove_leftovers, write_json
+from deconvnet.images import read_label_png
 from deconvnet.locks import held
 from deconvnet.metrics import ConfusionMatrix
 from deconvnet.progress import progress
 from deconvnet.recipe import VOC_CLASSES
 from deconvnet.schemas import PredictionRecord, read_json
-from deconvnet.voc import VocFolder, read_label_png
+from deconvnet.voc import VocFolder
 from stages.cli import make_parser, run_command
 
 log = logging.getLogger(__name__)

@@ -18,13 +18,13 @@ from crf.dense import CrfParameters
 from crf.pool import CrfPool
 from deconvnet.errors import LostWorker, UsageError, UserError
 from deconvnet.files import remove_leftovers, write_json, written_whole
+from deconvnet.images import read_rgb
 from deconvnet.locks import held
 from deconvnet.memory import check_memory
 from deconvnet.palette import label_png_made_of, voc_palette, write_label_png
 from deconvnet.progress import progress
 from deconvnet.schemas import PredictionRecord, read_json
 from deconvnet.score_files import check_finite, file_token, read_scores, write_scores
-from deconvnet.voc import read_rgb
 from deconvnet.workers import WorkerPool
 from proposals.files import Rows, read_rows
 from stages.build_proposals import ProposalWork, warn_of_other_edges

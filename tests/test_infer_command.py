@@ -16,11 +16,12 @@ import pytest
 import torch
 from PIL import Image
 
+from deconvnet.images import read_rgb
 from deconvnet.networks import make_network, save_network
 from deconvnet.palette import voc_palette
 from deconvnet.recipe import Recipe, load_recipe, save_recipe
 from deconvnet.scoring import score_image, score_windows, scoring_windows
-from deconvnet.voc import VocFolder, read_rgb
+from deconvnet.voc import VocFolder
 from experiments.synthetic_voc import generate
 from proposals.files import read_rows
 from stages.build_proposals import ProposalWork, build_proposals

@@ -17,9 +17,10 @@ from PIL import Image
 from scipy import ndimage
 
 from deconvnet.errors import UsageError, UserError
+from deconvnet.images import read_label_png, read_rgb
 from deconvnet.palette import voc_palette, write_label_png
 from deconvnet.recipe import VOC_CLASSES
-from deconvnet.voc import VocFolder, VocObject, read_label_png, read_rgb
+from deconvnet.voc import VocFolder, VocObject
 
 CAT, DOG = 8, 12
 HEIGHT, WIDTH = 10, 14
