@@ -1,0 +1,1 @@
+"""Damaged files of every kind and wrong values of every option, against the commands: `python -m tests.fuzz`."""
