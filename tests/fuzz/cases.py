@@ -1,5 +1,6 @@
 """One case: a fresh work folder, one piece of damage, the commands in a process of their own, and what it came to."""
 
+import faulthandler
 import importlib
 import json
 import logging
@@ -24,7 +25,8 @@ MEMORY = 2 << 30  # bytes beyond what the imports take
 SECONDS = 30  # of processor time
 WALL = 200  # seconds; other work may share the machine
 LONGEST = 600  # characters of an error line
-ALWAYS_REWRITTEN = ("log.csv", "trace.json")  # when a training begins, with what they had
+# log.csv and trace.json when a training begins, with what they had; what is known of the pictures' contents.
+ALWAYS_REWRITTEN = ("log.csv", "trace.json", "contents.json")
 NOISE = ("Traceback", "HDF5-DIAG", "(--debug shows where)", "Exception ignored")
 
 
@@ -150,6 +152,7 @@ def _be_the_child(said: Path, answer: Path, steps: Callable[[], int], limited: b
         sys.stdout, sys.stderr = (open(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace",
                                        closefd=False) for number in (1, 2))
         logging.getLogger().handlers.clear()
+        faulthandler.disable()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if limited:

@@ -180,8 +180,9 @@ def safetensors_file(path: Path, dice: random.Random) -> str:
     value, how = json.loads(header), ""
     if "__metadata__" in value and dice.random() < 0.5:
         name = dice.choice(sorted(value["__metadata__"]))
-        inner, how = edit_tree(json.loads(value["__metadata__"][name]), dice)
-        value["__metadata__"][name] = json.dumps(inner)
+        text = value["__metadata__"][name]
+        inner, how = edit_tree(json.loads(text) if text[:1] == "{" else text, dice)
+        value["__metadata__"][name] = inner if text[:1] != "{" and isinstance(inner, str) else json.dumps(inner)
     else:
         value, how = edit_tree(value, dice)
     text = json.dumps(value).encode()

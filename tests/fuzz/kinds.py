@@ -195,7 +195,8 @@ def _files() -> list[Kind]:
         Kind("settings", f"run/{ROW}/settings.json", (SCORE, INFER, REPRODUCE), json),
         Kind("metrics", f"run/{ROW}/metrics.json", (REPRODUCE,), json),
         Kind("run-json", "run/run.json", (REPRODUCE, INFER), json),
-        Kind("data-json", "run/data.json", (INFER, FIGURES, REPRODUCE), json, (f"run/{ROW}/*.png",)),
+        Kind("data-json", "run/data.json", (INFER, FIGURES, REPRODUCE), json, (f"run/{ROW}/*.png",),
+             names=("VOC-layout folder",)),  # the path that stands there
         Kind("synthetic-json", "voc/VOC2012/synthetic.json",
              (("experiments.synthetic_voc", "{work}/voc", "--train", "4", "--val", "2", "--side", "96"),), json),
         Kind("log", "run/stage1/log.csv", (REPRODUCE, FIGURES), text * 2),
