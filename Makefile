@@ -5,13 +5,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long lint clean
+.PHONY: help install demo test test-long fuzz lint clean
 
 help:
 	@echo "make install    .venv with all packages; then: . .venv/bin/activate"
 	@echo "make demo       the whole pipeline on a small synthetic set, in minutes"
 	@echo "make test       lint, then the tests"
 	@echo "make test-long  the tests that take minutes (python -m tests.kills: 100 random kills)"
+	@echo "make fuzz       damaged files and wrong values against every command, 5 minutes (SEED=0)"
 	@echo "make lint       ruff alone"
 	@echo "make clean      remove .venv and caches (runs/ and data/ stay)"
 	@echo "PYTHON=...      another Python than python3; CXX=... another C++ compiler than $(CXX)"
@@ -26,6 +27,9 @@ test: lint
 
 test-long: .venv/installed
 	$(BIN)/python -m pytest -m long
+
+fuzz: .venv/installed
+	$(BIN)/python -m tests.fuzz --minutes 5 --seed $(or $(SEED),0)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@ proposals/columns.py, checkpoints in deconvnet/checkpoint.py.
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, Json, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, ValidationError, model_validator
 
 from deconvnet.errors import UserError
 
@@ -26,7 +26,15 @@ Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Hash = Annotated[str, Field(pattern="^([0-9a-f]{16})?$")]  # of deconvnet.contents; empty for a file that is not there
-ClassNames = Annotated[list[Text], Field(min_length=2, max_length=255)]
+
+
+def _all_different(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("two names are the same")
+    return names
+
+
+ClassNames = Annotated[list[Text], Field(min_length=2, max_length=255), AfterValidator(_all_different)]
 
 
 class DataSet(Schema):

@@ -272,7 +272,7 @@ def test_a_networks_file_stands_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("metadata", ["[]", "3", '{"kind": 3}', '{"origin": []}', '{"class_names": "cat"}', "{",
-                                      '{"class_names": [["a"], "b"]}', "[" * 100_000])
+                                      '{"class_names": [["a"], "b"]}', '{"class_names": ["a", "a"]}', "[" * 100_000])
 def test_metadata_of_the_wrong_kind(metadata: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_file({"x": torch.zeros(2)}, path, {"deconvnet": metadata})

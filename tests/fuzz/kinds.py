@@ -197,6 +197,7 @@ def _files() -> list[Kind]:
         Kind("run-json", "run/run.json", (REPRODUCE, INFER), json),
         Kind("data-json", "run/data.json", (INFER, FIGURES, REPRODUCE), json, (f"run/{ROW}/*.png",),
              names=("VOC-layout folder",)),  # the path that stands there
+        Kind("contents-json", "run/contents.json", (INFER,), json, scored, results=MAPS, strict=True),
         Kind("synthetic-json", "voc/VOC2012/synthetic.json",
              (("experiments.synthetic_voc", "{work}/voc", "--train", "4", "--val", "2", "--side", "96"),), json),
         Kind("log", "run/stage1/log.csv", (REPRODUCE, FIGURES), text * 2),
