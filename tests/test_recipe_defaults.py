@@ -91,6 +91,7 @@ SOURCES = {
     "infer.ensemble_rule": ("mean", "P 5.2"),
     "infer.window_batch": (50, "ours"),
     "infer.score_type": ("float16", "ours: what the README's 8 MB an image is reckoned with"),
+    "infer.most_gigabytes": (5.0, "ours: an image larger than a camera's photograph is refused, not the machine lost"),
     "crf.gaussian_sxy": (3.0, "R"),
     "crf.gaussian_weight": (3.0, "R"),
     "crf.bilateral_sxy": (20.0, "R"),
@@ -121,8 +122,8 @@ crf.iterations seed""".split()
 MUST_NOT_BE_0 = """data.least_object_pixels proposals.count proposals.alpha proposals.beta proposals.eta windows.enlarge
 windows.warp windows.stage2_top network.width network.input solver.lr_factor solver.lr_patience train.batch
 train.micro_batch train.validate_every train.checkpoint_every bn_statistics.batches bn_statistics.batch fcn.width
-fcn.canvas fcn.fc6_kernel fcn.batch fcn.micro_batch infer.proposals infer.window_batch crf.gaussian_sxy
-crf.bilateral_sxy crf.bilateral_srgb""".split()
+fcn.canvas fcn.fc6_kernel fcn.batch fcn.micro_batch infer.proposals infer.window_batch infer.most_gigabytes
+crf.gaussian_sxy crf.bilateral_sxy crf.bilateral_srgb""".split()
 NEGATIVE_TOO = ["network.bn_shift"]
 
 
