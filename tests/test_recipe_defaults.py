@@ -8,7 +8,8 @@ nobody says, so it is held to what the README says and the recorded results were
 import pytest
 
 from deconvnet.errors import UsageError
-from deconvnet.recipe import Recipe, load_recipe, recipe_to_dict
+from deconvnet.recipe import Recipe, load_recipe, recipe_keys, recipe_to_dict
+from deconvnet.recipe_limits import check_values
 
 VOC = ("background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
        "pottedplant sheep sofa train tvmonitor")  # the devkit's order
@@ -134,8 +135,9 @@ def test_every_number_begins_where_it_must() -> None:
     for name in sorted(numbers):
         least = -1 if type(DEFAULTS[name]) is int else -1e-3
         for value, taken in ((least, name in NEGATIVE_TOO), (0, name not in MUST_NOT_BE_0)):
+            keys = recipe_keys() | {name: (value, recipe_keys()[name][1])}
             if taken:
-                load_recipe("paper", [f"{name}={value}"])
+                check_values(keys, "here")
             else:
                 with pytest.raises(UsageError, match=name):
-                    load_recipe("paper", [f"{name}={value}"])
+                    check_values(keys, "here")

@@ -26,6 +26,7 @@ HANGS = "it hangs"
 BASELINE_LIMIT = 900  # seconds for the tests of an unmutated tree
 LIBRARIES = ("torch", "torchvision", "cv2", "h5py", "scipy.io", "omegaconf", "safetensors.torch", "matplotlib.figure",
              "PIL.Image", "hypothesis", "requests", "tqdm")
+TICK = 0.5  # seconds between looks at a run
 SLACK, TIMES = 60, 5  # a mutation hangs after SLACK + TIMES x the unmutated tests' seconds
 
 
@@ -69,7 +70,7 @@ class Tree:
         self._server.stdin.flush()
         process = int(self._lines.get())
         try:
-            status = self._status(limit, stop)
+            status = self._status(process, limit, stop)
         finally:
             try:  # what the tests may have left running, or all of them
                 os.killpg(process, signal.SIGKILL)
@@ -80,20 +81,28 @@ class Tree:
         lines = self._output.read_text(errors="replace").strip().splitlines()
         return status, lines[-1] if lines else ""
 
-    def _status(self, limit: float, stop: Event) -> int | None:
-        ends = time.monotonic() + limit
-        while time.monotonic() < ends:
+    def _status(self, process: int, limit: float, stop: Event) -> int | None:
+        waited = 0.0
+        while waited < limit:
             if stop.is_set():
                 raise KeyboardInterrupt
             try:
-                return int(self._lines.get(timeout=0.5))
+                return int(self._lines.get(timeout=TICK))
             except queue.Empty:
-                pass
+                waited += 0 if _suspended(process) else TICK
         return None
 
     def close(self) -> None:
         self._server.kill()
         self._server.wait()
+
+
+def _suspended(process: int) -> bool:
+    """Whether somebody stopped the process (Ctrl-Z, SIGSTOP): it does not hang then."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:  # it has just ended, or no Linux
+        return False
 
 
 class Records:
