@@ -105,6 +105,16 @@ def test_a_grey_step_becomes_one_line() -> None:
     assert strength[20, 29:31].max() == pytest.approx(50.03 / FULL_STRENGTH, rel=0.1)
 
 
+def test_a_soft_step_is_measured_at_3_and_6_pixels() -> None:
+    """A step of 50 in L*, soft by 4 px: smoothed by s its slope is 50 / sqrt(2 pi (s^2 + 16)), so s / sqrt(s^2 + 16) of
+    its height is found: 0.600 and 0.832, 0.716 on average."""
+    lightness = np.array([20 + 50 * (1 + math.erf((x - 39.5) / (4 * math.sqrt(2)))) / 2 for x in range(80)])
+    linear = ((lightness + 16) / 116) ** 3  # above L* = 8
+    grey = 255 * (1.055 * linear ** (1 / 2.4) - 0.055)  # sRGB
+    image = np.round(grey).astype(np.uint8)[None, :, None].repeat(60, 0).repeat(3, 2)
+    assert GradientDetector()(image).strength[30].max() == pytest.approx(0.50 * 0.716, rel=0.03)
+
+
 # CIE L*a*b* of sRGB colours, D65: red (53.24, 80.09, 67.20), navy (12.97, 47.50, -64.70); black is (0, 0, 0).
 @pytest.mark.parametrize("colour, step", [((255, 0, 0), 80.09), ((0, 0, 128), 64.70)])
 def test_a_coloured_step_has_the_height_of_its_strongest_channel(colour: tuple[int, int, int], step: float) -> None:
