@@ -3,8 +3,10 @@ aggregation, the label maps against softmax, ensemble and pydensecrf calls writt
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from deconvnet.network import DeconvNet
 from deconvnet.recipe import load_recipe
@@ -155,6 +157,18 @@ def test_images_are_labelled_as_the_splits_are(run: Path, case: Case, tmp_path: 
     expected = crf(case.images[VAL[0]], case.plain(VAL[0], KEYS["paper"])["probabilities"], KEYS["paper"])
     agree(labels(out / "deconvnet-max-fcn-crf", VAL[0]), expected)
     assert not (run / "scores").exists()
+
+
+def test_overlays_are_the_image_and_its_labels_colours(run: Path, case: Case) -> None:
+    infer(run, "--overlay")
+    colours = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]])  # the devkit's first four, RGB
+    for image_id in VAL:
+        row = run / "predictions/val/deconvnet-max"
+        with Image.open(row / f"overlays/{image_id}.jpg") as picture:
+            found = np.array(picture).astype(float)
+        expected = case.images[image_id] / 2 + colours[labels(row, image_id)] / 2
+        error, if_bgr = (np.abs(cv2.blur(one - expected, (9, 9))).mean() for one in (found, found[..., ::-1]))
+        assert error < 2 and if_bgr > 6  # blurred, as JPEG blurs the colours of single pixels
 
 
 def test_windows_pass_a_few_at_a_time_with_the_same_scores(run: Path, case: Case, monkeypatch) -> None:
