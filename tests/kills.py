@@ -181,7 +181,8 @@ def kill(root: Path, took: list[float], seed: int, number: int) -> tuple[str, st
 
 def _ending(status: int, sent: signal.Signals, text: str) -> str:
     """What is wrong with how a killed command ended."""
-    if "Traceback" in text or "ignored" in text:
+    tracker = "resource_tracker: process died unexpectedly" in text  # Python's own, killed alone, is told by Python
+    if ("Traceback" in text or "ignored" in text) and not tracker:
         return "a traceback"
     if status == 1 and "was killed" in text and sent == signal.SIGKILL and text.count("\nerror: ") == 1:
         return ""
