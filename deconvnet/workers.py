@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import threading
 from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import resource_tracker
+from multiprocessing import popen_fork, popen_spawn_posix, resource_tracker
 from multiprocessing.context import BaseContext, ForkContext, ForkProcess, SpawnContext, SpawnProcess
 from typing import Any
 
@@ -17,7 +17,6 @@ class _Worker:
     def start(self) -> None:
         with unseen():  # inherited, from before its first instruction on
             super().start()
-        self._popen.terminate = self._popen.kill  # by which pools and loaders end it: SIGTERM is held back there
 
     def run(self) -> None:
         threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -30,12 +29,20 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
+class _ForkHandle(popen_fork.Popen):
+    terminate = popen_fork.Popen.kill  # by which pools and loaders end a process: no SIGTERM reaches it
+
+
+class _SpawnHandle(popen_spawn_posix.Popen):
+    terminate = popen_spawn_posix.Popen.kill
+
+
 class _ForkWorker(_Worker, ForkProcess):
-    pass
+    _Popen = staticmethod(_ForkHandle)
 
 
 class _SpawnWorker(_Worker, SpawnProcess):
-    pass
+    _Popen = staticmethod(_SpawnHandle)
 
 
 class _ForkWorkers(ForkContext):

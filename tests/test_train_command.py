@@ -130,7 +130,8 @@ def test_killed_and_resumed_as_if_never_stopped(built, tmp_path, monkeypatch):
 
         process = start(broken, "--stage", "1", "--set", "train.checkpoint_every=1000")
         wait_for(lambda: any(row["iteration"] == "20" for row in logged(broken / "stage1")), process)
-        os.killpg(process.pid, signal.SIGINT)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGTERM):  # a scheduler's, a terminal's
+            os.killpg(process.pid, number)
         _, errors = process.communicate(timeout=600)
         assert process.returncode == 130, errors
         assert errors.rstrip().endswith("the same command with --resume goes on") and "Traceback" not in errors
@@ -149,7 +150,9 @@ def test_killed_and_resumed_as_if_never_stopped(built, tmp_path, monkeypatch):
         assert_same_network(whole / stage / "network.safetensors", broken / stage / "network.safetensors")
         rows, others = logged(whole / stage), logged(broken / stage)
         assert [row["iteration"] for row in rows] == [row["iteration"] for row in others] == ["20", "23", "40"]
-        assert [row["validation_loss"] for row in rows] == [row["validation_loss"] for row in others]
+        for row, other in zip(rows, others, strict=True):
+            del row["images_per_second"], other["images_per_second"]
+            assert row == other
     first, second = (read_safetensors(whole / stage / "network.safetensors") for stage in ("stage1", "stage2"))
     assert not torch.equal(first[0]["conv1_1.weight"], second[0]["conv1_1.weight"])
     assert second[1]["bn"] == "measured" and second[1]["origin"]["iterations"] == ITERATIONS
