@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from deconvnet.errors import LostWorker, UserError, describe
+from deconvnet.interrupts import StopRequest
 from deconvnet.recipe import Recipe
 from deconvnet.voc import VOID, VocFolder, VocObject
 from deconvnet.windows import MEAN_RGB, object_labels, window_labels, window_picture
@@ -249,7 +250,8 @@ def load(dataset: Dataset, items: Iterator[tuple[int, int]] | list[tuple[int, in
         generator=torch.Generator(),
         pin_memory=torch.cuda.is_available(),
     )
-    batches = iter(loader)
+    with StopRequest():  # torch's iterator does not survive an interruption while it starts its processes
+        batches = iter(loader)
     if workers and threading.current_thread() is threading.main_thread():
         # torch's handler raises in the middle of anything, a step of the solver say; waiting for a batch it looks too.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -36,13 +36,15 @@ def unseen() -> Iterator[None]:
 
 
 class StopRequest:
-    """Within it, the signals only set `asked`; at its end, KeyboardInterrupt is raised if one came.
+    """Within it, the signals only set `asked`; at its end, whoever was to answer before it gets the first that came.
 
-    With a message, that is logged when the first comes, and Ctrl-C a second or more after it does not wait.
+    As a rule that raises KeyboardInterrupt; within another request it sets that one's `asked`. With a message, that is
+    logged when the first comes, and Ctrl-C a second or more after it does not wait.
     """
 
     def __init__(self, message: str = "") -> None:
-        self.message, self.asked, self._first = message, False, 0.0
+        self.message, self.asked = message, False
+        self._number, self._first = 0, 0.0
 
     def __enter__(self) -> "StopRequest":
         self._before = _set_handlers(self._ask)
@@ -51,8 +53,11 @@ class StopRequest:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        if kind is None:
-            self.stop_if_asked()
+        if kind is None and self.asked:
+            handler = self._before[self._number]
+            if not callable(handler):
+                raise KeyboardInterrupt
+            handler(self._number, None)
 
     def stop_if_asked(self) -> None:
         """Raises KeyboardInterrupt if one was asked for: a good place to stop."""
@@ -61,7 +66,7 @@ class StopRequest:
 
     def _ask(self, number: int, _: FrameType | None) -> None:
         if not self.asked:
-            self.asked, self._first = True, time.monotonic()
+            self.asked, self._number, self._first = True, number, time.monotonic()
             if self.message:
                 log.info(self.message)
         elif self.message and number == signal.SIGINT and time.monotonic() - self._first > IMPATIENT:

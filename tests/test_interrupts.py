@@ -39,6 +39,19 @@ def test_a_stop_request_waits_for_the_end(number: int) -> None:
     assert all(signal.getsignal(one) is signal.default_int_handler for one in SIGNALS)
 
 
+def test_a_request_within_another_hands_on(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    with pytest.raises(KeyboardInterrupt), StopRequest("the outer stops soon") as outer:
+        with StopRequest() as inner:
+            signal.raise_signal(signal.SIGHUP)
+            assert inner.asked and not outer.asked
+        assert outer.asked and "the outer stops soon" in caplog.text
+        with pytest.raises(KeyboardInterrupt):
+            outer.stop_if_asked()
+    with StopRequest(), StopRequest():
+        pass
+
+
 def test_ctrl_c_again_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     reached = []
     with pytest.raises(KeyboardInterrupt), StopRequest("stops soon"):

@@ -108,6 +108,27 @@ def test_a_killed_loading_process_costs_nothing(place: str, whole: Training, win
     goes_on_as(whole, windows, tmp_path / "broken")
 
 
+def test_an_interruption_while_a_validation_starts_its_processes(whole: Training, windows: Rows, tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's iterator does not survive it; the iteration is kept."""
+    broken = a_training(tmp_path / "broken", windows)
+    broken.plan.workers, broken.plan.checkpoint_every = 1, 1000
+    start, started = multiprocessing.context.ForkProcess.start, []
+
+    def interrupted(process: multiprocessing.Process) -> None:
+        start(process)
+        started.append(process)
+        if len(started) == 2:  # the first loads the training's examples
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(multiprocessing.context.ForkProcess, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        broken.run()
+    kept = torch.load(broken.last, weights_only=True)
+    assert kept["iteration"] == 3 and not kept["unvalidated"] and not multiprocessing.active_children()
+    goes_on_as(whole, windows, tmp_path / "broken")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_the_log_of_an_interrupted_training_is_the_whole_ones(number: int, whole: Training, windows: Rows,
                                                               tmp_path: Path, monkeypatch) -> None:
