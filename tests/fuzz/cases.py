@@ -153,6 +153,7 @@ def _be_the_child(said: Path, answer: Path, steps: Callable[[], int], limited: b
                                        closefd=False) for number in (1, 2))
         logging.getLogger().handlers.clear()
         faulthandler.disable()
+        os.environ["GIT_DIR"] = str(said)  # no repository: a commit made meanwhile would change what files record
         signal.signal(signal.SIGINT, signal.default_int_handler)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if limited:
