@@ -174,15 +174,14 @@ def _be_the_child(said: Path, answer: Path, steps: Callable[[], int], limited: b
 
 def _wait(process: int, seconds: float) -> int | None:
     """The signal that ended a process, 0 for none; None when it ran too long. Its children end with it."""
-    ends = time.monotonic() + seconds
-    status = None
-    pause = 0.002
-    while time.monotonic() < ends:
+    status, waited, pause = None, 0.0, 0.002
+    while waited < seconds:  # what is waited here: a job that is stopped for a while does not hang
         found, code = os.waitpid(process, os.WNOHANG)
         if found:
             status = os.WTERMSIG(code) if os.WIFSIGNALED(code) else 0
             break
         time.sleep(pause)
+        waited += pause
         pause = min(0.05, pause * 1.2)
     try:
         os.killpg(process, signal.SIGKILL)
