@@ -25,6 +25,7 @@ from deconvnet.locks import held
 from deconvnet.palette import write_label_png
 from deconvnet.progress import progress
 from deconvnet.recipe import VOC_CLASSES
+from deconvnet.recipe_limits import short
 from experiments.synthetic_classes import KINDS, Kind, extent, paint, silhouette
 from stages.cli import make_parser, run_command
 
@@ -120,10 +121,10 @@ def _claim(folder: Path, parameters: dict[str, int]) -> None:
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if found != parameters:
-        raise UsageError(f"{path}: the folder holds a set made with {found}, not with {parameters}; name another "
+        raise UsageError(f"{path}: the folder holds a set made with {short(found)}, not with {parameters}; name another "
                          "folder, or remove this one")
 
 

@@ -213,6 +213,8 @@ def _is_done(run: RunFolder, training: Training) -> bool:
 
 def _begin(training: Training, resume: bool) -> bool:
     """Goes on from the folder's last.pt where there is one; True if so. Never overwrites it unasked."""
+    if training.last.is_dir():
+        raise UserError(f"{training.last}: a folder; expected a checkpoint: put that back, or remove the folder")
     if not training.last.is_file():
         if resume:
             log.info("%s: no checkpoint yet, starts anew", training.last)

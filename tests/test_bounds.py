@@ -3,6 +3,7 @@
 import argparse
 import importlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from deconvnet.crops import WindowCrops, load
-from deconvnet.errors import UserError, describe
+from deconvnet.errors import UsageError, UserError, describe
 from deconvnet.files import write_json
 from deconvnet.recipe import Windows, load_recipe, save_recipe
 from deconvnet.windows import enlarge
@@ -20,6 +21,7 @@ from experiments.synthetic_voc import generate
 from proposals.parts import make_parts
 from stages.cli import run_command
 from stages.run_folder import WORKERS_PER_CORE, default_workers
+from stages.train import _begin
 
 PATHS = ("../outside", "/tmp/outside", "a/b", "a\\\\b", "..", ".hidden", "", "new\nline", "x" * 201, "nul\0")
 
@@ -99,6 +101,22 @@ def test_synthetic_sets_have_bounds(option: str, value: int, tmp_path: Path, cap
     assert command("experiments.synthetic_voc", tmp_path / "new", f"--{option}", value) == 2
     assert f"error: --{option} is {value}; expected at least" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "[1]", "x" * 5000])
+def test_a_synthetic_set_whose_record_is_damaged_is_not_gone_on_with(text: str, tmp_path: Path) -> None:
+    folder = generate(tmp_path, train=1, val=1, seed=0, side=96)
+    (folder / "synthetic.json").write_text(text)
+    with pytest.raises(UsageError, match="synthetic.json: the folder holds a set made with") as caught:
+        generate(tmp_path, train=1, val=1, seed=0, side=96)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_folder_in_a_checkpoints_place_costs_no_finished_weights(tmp_path: Path) -> None:
+    (tmp_path / "last.pt").mkdir()
+    for resume in (False, True):  # it began anew, and found out when it had written another best.pt
+        with pytest.raises(UserError, match="last.pt: a folder"):
+            _begin(SimpleNamespace(last=tmp_path / "last.pt", folder=tmp_path), resume)
 
 
 def test_numbers_of_boxes_have_bounds() -> None:
