@@ -5,6 +5,7 @@ which does not fit a recipe is refused by name; whether BN statistics were measu
 """
 
 import logging
+import os
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -26,17 +27,33 @@ KINDS = ("deconvnet", "fcn32s", "fcn16s", "fcn8s")
 
 
 def make_network(kind: str, recipe: Recipe) -> nn.Module:
-    """A network with weights drawn from the recipe's seed. kind: one of KINDS."""
-    classes = len(recipe.data.classes)
-    if kind == "deconvnet":
-        model: nn.Module = DeconvNet(recipe.network, classes)
-    else:
-        model = Fcn(int(kind.removeprefix("fcn").removesuffix("s")), classes, recipe.fcn)
-    network = recipe.network
+    """A network with weights drawn from the recipe's seed. kind: one of KINDS.
+
+    Raises UserError where its weights alone are more than the machine's memory: torch would be killed filling them.
+    """
+    with torch.device("meta"):  # sizes without memory
+        size = sum(value.nbytes for value in _built(kind, recipe).parameters())
+    if size > machine_memory():
+        section = "network" if kind == "deconvnet" else "fcn"
+        raise UserError(f"recipe key {section}.width is {getattr(recipe, section).width:g}: the weights take "
+                        f"{size / 1e9:.0f} GB, this machine has {machine_memory() / 1e9:.0f} GB: lower it")
+    model, network = _built(kind, recipe), recipe.network
     generator = torch.Generator().manual_seed(recipe.seed)
     shift = network.bn_shift if kind == "deconvnet" else 0.0
     initialise(model, network.conv_std, network.deconv_std, generator, shift)
     return model
+
+
+def machine_memory() -> int:
+    """The machine's memory in bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _built(kind: str, recipe: Recipe) -> nn.Module:
+    classes = len(recipe.data.classes)
+    if kind == "deconvnet":
+        return DeconvNet(recipe.network, classes)
+    return Fcn(int(kind.removeprefix("fcn").removesuffix("s")), classes, recipe.fcn)
 
 
 def description(kind: str, recipe: Recipe) -> dict[str, Any]:

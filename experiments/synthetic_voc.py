@@ -124,8 +124,8 @@ def _claim(folder: Path, parameters: dict[str, int]) -> None:
     except (ValueError, RecursionError):
         found = None
     if found != parameters:
-        raise UsageError(f"{path}: the folder holds a set made with {short(found)}, not with {parameters}; name another "
-                         "folder, or remove this one")
+        raise UsageError(f"{path}: the folder holds a set made with {short(found)}, not with {parameters}; name "
+                         "another folder, or remove this one")
 
 
 def _paths(folder: Path, image_id: str) -> list[Path]:

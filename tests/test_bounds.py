@@ -13,6 +13,7 @@ import torch
 from deconvnet.crops import WindowCrops, load
 from deconvnet.errors import UsageError, UserError, describe
 from deconvnet.files import write_json
+from deconvnet.networks import machine_memory, make_network
 from deconvnet.recipe import Windows, load_recipe, save_recipe
 from deconvnet.windows import enlarge
 from experiments.figures import chosen_images
@@ -117,6 +118,22 @@ def test_a_folder_in_a_checkpoints_place_costs_no_finished_weights(tmp_path: Pat
     for resume in (False, True):  # it began anew, and found out when it had written another best.pt
         with pytest.raises(UserError, match="last.pt: a folder"):
             _begin(SimpleNamespace(last=tmp_path / "last.pt", folder=tmp_path), resume)
+
+
+@pytest.mark.parametrize(("kind", "key"), [("deconvnet", "network.width"), ("fcn8s", "fcn.width")])
+def test_a_network_larger_than_the_machines_memory_is_not_begun(kind: str, key: str, monkeypatch) -> None:
+    """At width 1/16 fc6 to fc6_deconv of DeconvNet are 32 x 256 x 2 weights at input 32, 256^2 in fc7: 330 kB."""
+    recipe = load_recipe("tiny", ["network.width=0.0625", "network.input=32", "fcn.width=0.0625"])
+    monkeypatch.setattr("deconvnet.networks.machine_memory", lambda: 330_000)
+    with pytest.raises(UserError, match=f"recipe key {key} is 0.0625: the weights take"):
+        make_network(kind, recipe)
+    monkeypatch.setattr("deconvnet.networks.machine_memory", lambda: 10_000_000)
+    make_network(kind, recipe)
+
+
+def test_the_machines_memory() -> None:
+    (line,) = [line for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemTotal:")]
+    assert machine_memory() == pytest.approx(1024 * int(line.split()[1]), rel=0.01)
 
 
 def test_numbers_of_boxes_have_bounds() -> None:
