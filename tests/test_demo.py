@@ -94,6 +94,22 @@ def test_ctrl_c_waits_for_the_command(tmp_path: Path) -> None:
     assert "interrupted; what was finished is kept" in said.read_text()
 
 
+def test_an_interrupted_step_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = []
+
+    class Interrupted(subprocess.Popen):
+        def wait(self, timeout: float | None = None) -> int:
+            waits.append(timeout)
+            if len(waits) == 1:
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_step(["-c", "pass"])
+    assert len(waits) > 1
+
+
 def test_a_killed_demo_ends_its_command(tmp_path: Path) -> None:
     child = ("import sys, time\nfrom pathlib import Path\nfrom stages.cli import make_parser, run_command\n"
              "def work(_):\n    (Path(sys.argv[1]) / 'began').touch()\n    time.sleep(60)\n"

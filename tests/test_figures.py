@@ -11,7 +11,7 @@ from PIL import Image
 
 from deconvnet.palette import voc_palette, write_label_png
 from deconvnet.recipe import load_recipe, save_recipe
-from experiments.figures import SheetRow, evenly_spaced, main, parse, read_log, sheet
+from experiments.figures import SheetRow, curves, evenly_spaced, main, parse, read_log, sheet
 from stages.cli import run_command
 
 CLASSES = ["background", "cat", "dog", "cow"]
@@ -92,6 +92,32 @@ def test_curves_are_written_beside_the_sheet(run: Path, tmp_path: Path) -> None:
     log = read_log(run / "stage1/log.csv")
     np.testing.assert_array_equal(log["validation_accuracy"], [np.nan, 0.35])
     assert log["loss"].tolist() == [2.5, 2.0]
+
+
+def test_curves_show_what_the_logs_say(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stage 2 goes on where stage 1 ended; a dot is what was validated."""
+    for name, loss in (("stage1", 2.0), ("stage2", 1.0)):
+        (run / name).mkdir()
+        (run / name / "log.csv").write_text(LOG + f"20,0.01,{loss},0.3,,,,90\n40,0.01,{loss},0.4,2.25,0.35,0.1,90\n")
+    shown = []
+    monkeypatch.setattr("experiments.figures._save", lambda figure, path: shown.append(figure))
+    curves(run, run / "curves.png")
+    loss, accuracy = ([(line.get_xdata().tolist(), line.get_ydata().tolist()) for line in axis.lines
+                       if len(line.get_xdata()) and "stage" in line.get_label()] for axis in shown[0].axes)
+    assert loss == [([20, 40], [2, 2]), ([40], [2.25]), ([60, 80], [1, 1]), ([80], [2.25])]
+    assert accuracy == [([20, 40], [0.3, 0.4]), ([40], [0.35]), ([60, 80], [0.3, 0.4]), ([80], [0.35])]
+
+
+def test_another_split_and_aggregation(run: Path, capsys: pytest.CaptureFixture) -> None:
+    lists = run.parent / "VOC2012/ImageSets/Segmentation"
+    (lists / "part.txt").write_text("02\n")
+    write_label_png(run / "predictions/part/deconvnet-sum-fcn-crf/02.png", np.full((40, 60), 2, np.uint8))
+    write_label_png(run / "predictions/part/deconvnet-max-fcn-crf/02.png", np.full((40, 60), 3, np.uint8))
+    for aggregate, label, other in (("sum", 2, 3), ("max", 3, 2)):
+        assert figures(run, "--split", "part", "--aggregate", aggregate) == 0
+        assert "1 of 1 images of part" in capsys.readouterr().out
+        found, palette = colours(run / "report/sheet.png"), voc_palette()
+        assert tuple(map(int, palette[label])) in found and tuple(map(int, palette[other])) not in found
 
 
 @given(st.integers(1, 60), st.integers(1, 70))
