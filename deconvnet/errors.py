@@ -5,6 +5,7 @@ import errno
 # torch has an error of its own for the GPU's memory only; OpenCV has one for everything, with this code for memory.
 TORCH_NO_MEMORY = "can't allocate memory"
 OPENCV_NO_MEMORY = -4
+LONGEST_WORD = 500  # characters, in an error line
 
 
 class UserError(Exception):
@@ -38,7 +39,7 @@ class UsageError(UserError):
 def describe(error: Exception) -> str:
     """An error as one line for a user."""
     if isinstance(error, UserError):
-        return " ".join(str(error).split())
+        return " ".join(_cut(word) for word in str(error).split())
     text = _short(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"the disk is full{f' ({error.filename})' if error.filename else ''}: free some space and run again"
@@ -50,6 +51,11 @@ def describe(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "a file or value is nested too deeply to be read: is one damaged? (--debug shows where)"
     return f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+def _cut(word: str) -> str:
+    """A word's beginning and end, where it is longer than any file's name: a damaged file's text, say."""
+    return word if len(word) <= LONGEST_WORD else f"{word[:150]}...{word[-50:]}"
 
 
 def _is_memory(error: Exception) -> bool:

@@ -230,6 +230,7 @@ def too_deep() -> Exception:
     (OPENCV, ("!ssize.empty() in OpenCV's resize",)),
     (ValueError("x" * 5000), ("ValueError: xxx", "...")),
     (ValueError(), ("ValueError: no more is known",)),
+    (UserError(f"a.h5: format version {'[' * 5000}, this\nprogram"), ("a.h5: format", "[[[...[[[", "this program")),
 ])
 def test_every_error_is_a_short_line(error: Exception, words: tuple[str, ...]) -> None:
     line = describe(error)
