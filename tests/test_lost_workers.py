@@ -4,6 +4,7 @@ import csv
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -198,6 +199,7 @@ def test_a_killed_process_of_the_crf() -> None:
         for number in range(9):
             if number == 5:
                 os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+                time.sleep(1)  # until it is noticed: the other one would do all the rest by then
             yield str(number), image, probabilities
 
     found = []
