@@ -41,6 +41,7 @@ def run_command(parser: argparse.ArgumentParser, command: Callable[[argparse.Nam
     """
     sys.excepthook = sys.__excepthook__  # the imports are over: what is interrupted from here on was begun
     options = parser.parse_args(arguments)
+    logging.raiseExceptions = options.debug  # an interruption inside tqdm's lock would print a traceback
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr)
     if not options.debug:
         threading.excepthook = _thread_failed
