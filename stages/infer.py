@@ -173,7 +173,7 @@ class Prediction:
         """
         self.folder, self.marker = folder, folder / "settings.json"
         self.record = {"settings": settings, **record}
-        found = read_json(self.marker, PredictionRecord).settings if self.marker.is_file() else None
+        found = read_json(self.marker, PredictionRecord).settings if self.marker.exists() else None
         made = found.model_dump() if found else None
         self.stale = made != settings and (made is not None or any(folder.glob("*.png")))
         if self.stale and not replace_others:

@@ -271,6 +271,10 @@ def test_label_maps_stay_until_better_ones_are_there(folder: Path, tmp_path: Pat
     assert {path: path.stat().st_mtime_ns for path in row.glob("*.png")} == before and len(before) == 5
     settings = json.loads((row / "settings.json").read_text())
     assert settings["recipe"]["infer.proposals"] == 5 and settings["recipe"]["runtime.precision"] == "fp32"
+    (row / "settings.json").unlink()
+    (row / "settings.json").mkdir()  # no reason to take the maps for others, of which none are known
+    refused(capsys, infer(folder, "--set", "infer.proposals=1"), 1, "settings.json")
+    assert {path: path.stat().st_mtime_ns for path in row.glob("*.png")} == before
 
 
 def test_label_maps_of_other_images_are_never_removed(folder: Path, voc: Path, tmp_path: Path, capsys) -> None:
