@@ -1,6 +1,7 @@
 """Stochastic gradient descent as in the paper, and as in the release's Caffe."""
 
 import math
+from reprlib import repr  # of a long list the beginning: 84 numbers are no error line
 from typing import Any
 
 from torch import Tensor, nn
@@ -114,9 +115,9 @@ def _check_alike(found: Any, own: dict[str, Any], what: str, changing: tuple[str
         if not isinstance(found, dict) or name not in found:
             raise ValueError(f"{what}: {name} is missing")
         if name in changing and not _same_kind(found[name], value):
-            raise ValueError(f"{what}: {name} is {found[name]!r}, expected the like of {value!r}")
+            raise ValueError(f"{what}: {name} is {repr(found[name])}, expected the like of {repr(value)}")
         if name not in changing and found[name] != value:
-            raise ValueError(f"{what}: {name} is {found[name]!r}, expected {value!r}")
+            raise ValueError(f"{what}: {name} is {repr(found[name])}, expected {repr(value)}")
 
 
 def _same_kind(found: Any, own: Any) -> bool:
