@@ -22,6 +22,12 @@ SCALES = (3.0, 6.0)  # px, Gaussian; chosen, as is FULL_STRENGTH, on training im
 FULL_STRENGTH = 100.0  # the colour step (Lab units) that counts as strength 1
 RIDGE_SMOOTHING = 2.0  # px, Gaussian, before a ridge's orientation is measured
 THINNING_RADIUS = 2  # px to either side, EdgeBoxes' own setting
+# What OpenCV's detector reads from a model's options, without a look at whether they are there.
+FOREST_SIZES = ("numberOfTrees", "numberOfTreesToEvaluate", "selfsimilarityGridSize", "stride", "shrinkNumber",
+                "patchSize", "patchInnerSize", "numberOfGradientOrientations")
+FOREST_RADII = ("gradientSmoothingRadius", "regFeatureSmoothingRadius", "ssFeatureSmoothingRadius",
+                "gradientNormalizationRadius")
+MOST_OF_AN_OPTION = 1000
 FOREST_PARTS = ("childs", "featureIds", "thresholds", "edgeBoundaries", "edgeBins")
 SMALLEST_FOREST_SIDE = 32  # smaller images are padded: the forest looks at 32x32 patches
 
@@ -153,9 +159,11 @@ def _read_to_the_end(path: Path) -> None:
 def _missing_part(storage: cv2.FileStorage) -> str:
     """What a forest in `storage` lacks, or ""."""
     options = storage.getNode("options")
-    trees = options.getNode("numberOfTrees") if options.isMap() else options
-    if not trees.isInt() or trees.real() < 1:
-        return "options.numberOfTrees is missing"
+    for name in (*FOREST_SIZES, *FOREST_RADII):
+        node = options.getNode(name) if options.isMap() else options
+        if not node.isInt() or not int(name in FOREST_SIZES) <= node.real() <= MOST_OF_AN_OPTION:
+            return f"options.{name} is missing, or no whole number in its range"
+    trees = options.getNode("numberOfTrees")
     parts = {}
     for name in FOREST_PARTS:
         node = storage.getNode(name)

@@ -222,6 +222,17 @@ def test_a_file_that_is_no_model_is_one_line(content: bytes, suffix: str, tmp_pa
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["numberOfTrees", "shrinkNumber", "patchSize", "gradientNormalizationRadius"])
+@pytest.mark.parametrize("value", [None, "-1", "x", "1e9", "99999"])
+def test_an_option_that_is_missing_or_out_of_range(name: str, value: str | None, forest_file: Path) -> None:
+    lines = forest_file.read_text().splitlines()
+    (place,) = [index for index, line in enumerate(lines) if line.strip().startswith(f"{name}:")]
+    lines[place : place + 1] = [] if value is None else [f"   {name}: {value}"]
+    forest_file.write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=f"model.yml: options.{name} is missing"):
+        make_detector("structured", forest_file)
+
+
 def test_a_model_cut_anywhere_is_refused(forest_file: Path) -> None:
     text, cut_file = forest_file.read_bytes().rstrip(), forest_file.with_name("cut.yml")
     for length in range(len(text)):

@@ -100,6 +100,8 @@ def hdf5_file(path: Path, dice: random.Random) -> str:
             try:
                 file.create_dataset(name, data=values, **(options if values.ndim and values.size else {}))
             except (TypeError, ValueError, OSError):  # what these filters or HDF5 cannot hold
+                if name in file:
+                    del file[name]
                 file[name] = 0
             return f"{name}: {how}"
         return f"{name}: {what}"
