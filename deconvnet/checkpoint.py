@@ -19,6 +19,9 @@ FREE_KEYS = ("name", "runtime.", "infer.", "crf.", "bn_statistics.", "train.work
              "train.checkpoint_every", "train.iterations", "fcn.iterations")
 
 
+RecipeValue = bool | int | float | str | list[int | float | str] | None
+
+
 class DescentState(Schema):
     """What solver.Descent goes on from; its load_state looks into it."""
 
@@ -41,7 +44,7 @@ class Sums(Schema):
 class Checkpoint(Schema):
     """The entries of a checkpoint; shapes are checked where the tensors are used."""
 
-    recipe: dict[str, Any]
+    recipe: dict[str, RecipeValue]
     training: Text
     iteration: Count
     position: Count  # examples seen

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from deconvnet.errors import UserError
+
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -77,8 +79,9 @@ class Interruptible:
     """Within it, the signals raise KeyboardInterrupt, and none is lost.
 
     Python drops what is raised in a destructor or a library's callback, with a traceback; here it is raised again a
-    moment later, at the end of the block at the latest. Signals within a second of the first are taken for the same
-    one. ends: behind the block the signals are ignored, since nothing is left but the end of the process.
+    moment later, at the end of the block at the latest. A library that tidies up what was left half done may fail
+    and make another error of it; it stays an interruption. Signals within a second of the first are taken for the
+    same one. ends: behind the block the signals are ignored, since nothing is left but the end of the process.
     """
 
     def __init__(self, ends: bool = False) -> None:
@@ -91,7 +94,7 @@ class Interruptible:
         self._before = _set_handlers(self._raise)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         self._over = True
         if self._again:
             self._again.cancel()
@@ -99,7 +102,7 @@ class Interruptible:
             signal.signal(number, signal.SIG_IGN if self.ends else handler)
         if not self.ends:  # else late destructors are quiet too
             sys.unraisablehook = self._hook
-        if kind is None and self.asked:
+        if self.asked and (kind is None or _made_of_an_interruption(error)):
             raise KeyboardInterrupt
 
     def _raise(self, *_: object) -> None:
@@ -116,3 +119,13 @@ class Interruptible:
         self._again = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGTERM))
         self._again.daemon = True
         self._again.start()
+
+
+def _made_of_an_interruption(error: BaseException | None) -> bool:
+    """Whether an error arose while a KeyboardInterrupt was on its way: a bug's kind, not a full disk or the user's."""
+    if isinstance(error, UserError | OSError | MemoryError | KeyboardInterrupt):
+        return False
+    while error := error.__cause__ or error.__context__:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+    return False

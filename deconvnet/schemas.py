@@ -166,7 +166,7 @@ def read_json(path: Path, schema: type[Found], remedy: str = "remove or repair i
 
 def _first_of(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"]).removesuffix(".[key]")
+    place = " ".join(".".join(str(part) for part in first["loc"]).removesuffix(".[key]").split())  # a key may be "\n"
     text = f"{f'{place}: ' if place else ''}{first['msg']}"
     if first["type"] in ("missing", "json_invalid"):
         return text

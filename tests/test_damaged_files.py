@@ -72,7 +72,8 @@ NOT_MODELS = {"conv1_1.weight": [None, torch.zeros(2), 3, torch.zeros(4, 3, 3, 3
               "bn1_1.running_mean": [None, torch.zeros(5)]}
 WRONG = [
     *[(name, put(name, value=value)) for name, values in {
-        "recipe": [None, [1]], "training": [None, 3], "iteration": [None, -1, 2.0, "4", 10**9, True],
+        "recipe": [None, [1], {"seed": torch.zeros(2)}, {3: 1}], "training": [None, 3],
+        "iteration": [None, -1, 2.0, "4", 10**9, True],
         "position": [None, -1, 17], "best": [None, 1.5, float("nan"), "high"], "origin": [None, 7],
         "model": [None, [], {3: torch.zeros(2)}], "descent": [None, [], {}],
         "random": [None, 5]}.items() for value in values],
@@ -174,6 +175,12 @@ JSON_FILES = [
 ]
 ANYTHING = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9), lambda some: (
     st.lists(some, max_size=3) | st.dictionaries(st.text(max_size=5), some, max_size=3)), max_leaves=6)
+
+
+def test_a_key_that_is_a_line_break_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"files": {"\\n": null}}')
+    with pytest.raises(UserError, match="^[^\n]*a.json: damaged: files[^\n]*found None[^\n]*$"):
+        read_json(tmp_path / "a.json", schemas.FileHashes)
 
 
 @DAMAGE

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from deconvnet import interrupts
+from deconvnet.errors import UserError
 from deconvnet.interrupts import SIGNALS, Interruptible, StopRequest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,6 +95,27 @@ def test_an_interruption_in_a_destructor_is_not_dropped(capfd: pytest.CaptureFix
         time.sleep(20)
         reached.append("after 20 s")
     assert reached == ["end"] and capfd.readouterr().err == ""
+
+
+def test_an_error_made_of_an_interruption_is_one() -> None:
+    def library(error: Exception) -> None:
+        try:
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            finally:
+                raise error  # OmegaConf did: its key was half made
+        finally:
+            raise AttributeError("another") if isinstance(error, AttributeError) else error
+
+    with pytest.raises(KeyboardInterrupt), Interruptible():
+        library(AttributeError("'NoneType' object has no attribute '_invalidate_flags_cache'"))
+    for told in (UserError("x: cannot be written"), OSError(28, "No space left on device")):
+        with pytest.raises(type(told)), Interruptible():
+            library(told)
+    with pytest.raises(AttributeError), Interruptible():
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        raise AttributeError  # later, and not because of it
 
 
 def test_at_the_end_of_a_process_signals_are_ignored() -> None:

@@ -17,9 +17,11 @@ from torch.utils.data import dataloader
 
 from crf.dense import CrfParameters
 from crf.pool import CrfPool
+from deconvnet import crops
 from deconvnet import training as training_module
 from deconvnet.crops import WindowCrops, load
 from deconvnet.errors import LostWorker, UserError
+from deconvnet.interrupts import Interruptible
 from deconvnet.training import Training
 from deconvnet.workers import WorkerPool
 from proposals.files import Rows
@@ -231,3 +233,20 @@ def test_infer_tells_of_a_killed_process(monkeypatch: pytest.MonkeyPatch) -> Non
     assert next(found)[0] == "a"
     with pytest.raises(LostWorker, match=r"dense CRF of b: its process was killed: most likely the memory"):
         next(found)
+
+
+def test_an_interruption_waits_until_torchs_iterator_is_whole(windows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half made, it cannot be ended: its destructor fails, and its processes stay."""
+    whole = []
+
+    class Interrupted(crops.DataLoader):
+        def __iter__(self) -> Iterator:
+            signal.raise_signal(signal.SIGINT)
+            iterator = super().__iter__()
+            whole.append(len(iterator._workers))
+            return iterator
+
+    monkeypatch.setattr(crops, "DataLoader", Interrupted)
+    with pytest.raises(KeyboardInterrupt), Interruptible():
+        list(load(WindowCrops(windows, None, small_recipe(), False, (0,)), [(0, 0)], 1, workers=2))
+    assert whole == [2] and not multiprocessing.active_children()
