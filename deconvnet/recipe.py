@@ -14,9 +14,9 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from deconvnet.errors import UsageError
-from deconvnet.files import written_whole
 from deconvnet.recipe_limits import check_text, check_values, short
+from deconvnet.support.atomic import written_whole
+from deconvnet.support.errors import UsageError
 
 RECIPE_FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "recipes"
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from deconvnet.errors import UsageError
-from deconvnet.files import check_name
+from deconvnet.support.atomic import check_name
+from deconvnet.support.errors import UsageError
 
 Keys = dict[str, tuple[Any, dataclasses.Field]]  # by dotted name, as recipe_keys gives them
 

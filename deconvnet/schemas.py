@@ -2,7 +2,7 @@
 
 Whatever does not fit is one line that names the file and the place in it. Types are not converted ("3" is no number),
 numbers are finite; what a schema does not name is kept as it is. The tables of HDF5 columns are in
-proposals/columns.py, checkpoints in deconvnet/checkpoint.py.
+deconvnet/data/columns.py, checkpoints in deconvnet/training/checkpoint.py.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, ValidationError, model_validator
 
-from deconvnet.errors import UserError
+from deconvnet.support.errors import UserError
 
 MOST_JSON_BYTES = 1 << 24  # of a JSON file; ours have up to a megabyte
 

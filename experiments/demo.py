@@ -13,10 +13,10 @@ import sys
 import time
 from pathlib import Path
 
-from deconvnet.errors import UserError
+from deconvnet.run_folder import SYNTHETIC
+from deconvnet.support.errors import UserError
 from experiments.table1 import evaluate_command, infer_command, table_rows
 from stages.cli import ENDS_WITH, make_parser, run_command
-from stages.run_folder import SYNTHETIC
 
 SPLIT, AGGREGATE = "val", "max"
 TRAININGS = {"stage1": ("--stage", "1"), "stage2": ("--stage", "2"), "fcn8s": ("--model", "fcn8s")}

@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from deconvnet.errors import UsageError, UserError
-from deconvnet.files import written_whole
-from deconvnet.images import read_label_png
-from deconvnet.palette import voc_palette
+from deconvnet.data.images import read_label_png
+from deconvnet.data.palette import voc_palette
+from deconvnet.data.voc import VOID, VocFolder
 from deconvnet.recipe_limits import short
-from deconvnet.voc import VOID, VocFolder
+from deconvnet.support.atomic import written_whole
+from deconvnet.support.errors import UsageError, UserError
 from experiments.records import log_lines, read_run
 from experiments.table1 import table_rows
 from stages.cli import make_parser, run_command

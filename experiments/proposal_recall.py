@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from deconvnet.errors import UsageError
-from deconvnet.files import write_json
-from deconvnet.progress import progress
+from deconvnet.data.voc import VocFolder
 from deconvnet.recipe import MOST_BOXES, VOC_CLASSES, Recipe
 from deconvnet.recipe_limits import short
-from deconvnet.voc import VocFolder
+from deconvnet.run_folder import provenance
+from deconvnet.support.atomic import write_json
+from deconvnet.support.errors import UsageError
+from deconvnet.support.progress import progress
 from proposals.edge_boxes import propose
 from proposals.edges import EdgeDetector, make_detector
 from stages.cli import make_parser, run_command
-from stages.run_folder import provenance
 
 OVERLAPS = (0.5, 0.7)
 OBJECTS_AT_ONCE = 500  # compared with all boxes: about 100 MB

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from deconvnet.errors import UsageError, UserError
 from deconvnet.recipe import Recipe, load_recipe
+from deconvnet.run_folder import RunFolder
+from deconvnet.run_sources import find_sources
 from deconvnet.schemas import DataSet, RunRecord, read_json
-from deconvnet.training_log import read_log
-from stages.run_folder import RunFolder
-from stages.sources import find_sources
+from deconvnet.support.errors import UsageError, UserError
+from deconvnet.training.log_file import read_log
 
 
 @dataclass

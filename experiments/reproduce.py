@@ -7,16 +7,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from deconvnet.errors import UsageError
-from deconvnet.files import write_json, write_text
+from deconvnet.data.row_files import read_outline
+from deconvnet.data.voc import check_split
 from deconvnet.recipe import VOC_CLASSES, Recipe, recipe_to_dict
+from deconvnet.run_folder import RunFolder
 from deconvnet.schemas import PredictionRecord, read_json
-from deconvnet.voc import check_split
+from deconvnet.support.atomic import write_json, write_text
+from deconvnet.support.errors import UsageError
 from experiments.records import Record, log_lines, read_run
 from experiments.table1 import Result, Row, class_mean, paper_table, read_result, read_server_result, table_rows
-from proposals.files import read_outline
 from stages.cli import make_parser, run_command
-from stages.run_folder import RunFolder
 
 PAPER = "paper (VOC 2012 test)"
 DIFFERENT_TASKS = (

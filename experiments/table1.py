@@ -4,9 +4,9 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from deconvnet.errors import UsageError, UserError
 from deconvnet.recipe import VOC_CLASSES
 from deconvnet.schemas import Metrics, read_json
+from deconvnet.support.errors import UsageError, UserError
 
 PAPER_TABLE = Path(__file__).parent / "table1_voc2012_test.csv"
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from deconvnet.crops import WindowCrops
-from deconvnet.files import write_json
+from deconvnet.data.examples import WindowCrops
+from deconvnet.data.row_files import read_rows
 from deconvnet.recipe import load_recipe
-from proposals.files import read_rows
+from deconvnet.run_folder import RunFolder, provenance
+from deconvnet.support.atomic import write_json
 from stages.build_proposals import build_proposals, build_windows
 from stages.cli import make_parser, run_command
-from stages.run_folder import RunFolder, provenance
 
 IMAGES = 12031  # VOC 2012 train and val with SBD's labels, the paper's training images
 SAMPLE = 400  # windows read each way

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from deconvnet.errors import UsageError
+from deconvnet.support.errors import UsageError
 from proposals.edges import EdgeMap
 
 

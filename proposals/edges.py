@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from deconvnet.errors import UsageError, UserError
+from deconvnet.support.errors import UsageError, UserError
 
 SCALES = (3.0, 6.0)  # px, Gaussian; chosen, as is FULL_STRENGTH, on training images: see experiments/proposal_recall.py
 FULL_STRENGTH = 100.0  # the colour step (Lab units) that counts as strength 1

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from deconvnet.data.voc import VocObject
+from deconvnet.data.windows import best_overlap, enlarge
 from deconvnet.recipe import Windows
-from deconvnet.voc import VocObject
-from deconvnet.windows import best_overlap, enlarge
 
 OBJECT, PROPOSAL = 0, 1  # where a window comes from
 

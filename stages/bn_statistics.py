@@ -5,13 +5,13 @@ import logging
 import sys
 from pathlib import Path
 
-from deconvnet.errors import UsageError
-from deconvnet.files import remove_leftovers
-from deconvnet.locks import held
-from deconvnet.networks import load_unmeasured, save_network
-from deconvnet.training import prepare
+from deconvnet.models.registry import load_unmeasured, save_network
+from deconvnet.run_folder import RunFolder, add_run_arguments, git_commit, open_run, seed_everything
+from deconvnet.support.atomic import remove_leftovers
+from deconvnet.support.errors import UsageError
+from deconvnet.support.locks import held
+from deconvnet.training.trainer import prepare
 from stages.cli import make_parser, run_command
-from stages.run_folder import RunFolder, add_run_arguments, git_commit, open_run, seed_everything
 from stages.train import choose_device, measure, window_crops
 
 log = logging.getLogger(__name__)

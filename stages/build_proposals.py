@@ -12,22 +12,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from deconvnet.errors import UnknownLabel, UsageError, UserError
-from deconvnet.files import remove_leftovers, write_json
-from deconvnet.locks import held
+from deconvnet.data.row_files import Rows, opened, read_outline, read_rows, write_rows
+from deconvnet.data.voc import VocFolder
+from deconvnet.data.windows import object_labels, window_labels, window_picture
 from deconvnet.recipe import Recipe, load_recipe, recipe_to_dict
+from deconvnet.run_contents import changed_images, check_contents, hashes_of
+from deconvnet.run_folder import RunFolder, add_run_arguments, check_workers, default_workers, open_run
+from deconvnet.run_sources import NOT_SHAPING
 from deconvnet.schemas import PartsRecord, read_json
-from deconvnet.voc import VocFolder
-from deconvnet.windows import object_labels, window_labels, window_picture
+from deconvnet.support.atomic import remove_leftovers, write_json
+from deconvnet.support.errors import UnknownLabel, UsageError, UserError
+from deconvnet.support.locks import held
+from deconvnet.support.resumable import Arrays, make_parts, part_path, read_part, remove_parts, write_part
 from proposals.edge_boxes import propose
 from proposals.edges import EdgeDetector, make_detector
-from proposals.files import Rows, opened, read_outline, read_rows, write_rows
-from proposals.parts import Arrays, make_parts, part_path, read_part, remove_parts, write_part
 from proposals.select import stage1_rows, stage2_rows
 from stages.cli import make_parser, run_command
-from stages.contents import changed_images, check_contents, hashes_of
-from stages.run_folder import RunFolder, add_run_arguments, check_workers, default_workers, open_run
-from stages.sources import NOT_SHAPING
 
 log = logging.getLogger(__name__)
 

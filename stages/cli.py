@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from deconvnet.errors import UserError, describe
-from deconvnet.interrupts import Interruptible
+from deconvnet.support.errors import UserError, describe
+from deconvnet.support.interrupts import Interruptible
 
 INTERRUPTED = 130  # the shell's convention: 128 + SIGINT
 ENDS_WITH = "DECONVNET_ENDS_WITH"  # environment: the process (its id) that started this one and must not be outlived

@@ -5,8 +5,8 @@ import logging
 import sys
 from pathlib import Path
 
-from deconvnet.errors import UsageError, UserError
-from deconvnet.fetch import REMOTES, describe, fetch
+from deconvnet.data.downloads import REMOTES, describe, fetch
+from deconvnet.support.errors import UsageError, UserError
 from stages.cli import make_parser, run_command
 
 log = logging.getLogger(__name__)

@@ -6,16 +6,16 @@ import math
 import sys
 from pathlib import Path
 
-from deconvnet.comp6 import pack_comp6
-from deconvnet.errors import UsageError, UserError
-from deconvnet.files import remove_leftovers, write_json
-from deconvnet.images import read_label_png
-from deconvnet.locks import held
-from deconvnet.metrics import ConfusionMatrix
-from deconvnet.progress import progress
+from deconvnet.data.images import read_label_png
+from deconvnet.data.voc import VocFolder
+from deconvnet.evaluation.comp6 import pack_comp6
+from deconvnet.evaluation.metrics import ConfusionMatrix
 from deconvnet.recipe import VOC_CLASSES
 from deconvnet.schemas import PredictionRecord, read_json
-from deconvnet.voc import VocFolder
+from deconvnet.support.atomic import remove_leftovers, write_json
+from deconvnet.support.errors import UsageError, UserError
+from deconvnet.support.locks import held
+from deconvnet.support.progress import progress
 from stages.cli import make_parser, run_command
 
 log = logging.getLogger(__name__)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from safetensors.numpy import save_file
 
-from deconvnet.caffe_import import BN_STATES, KINDS, import_caffe
-from deconvnet.errors import UsageError
-from deconvnet.weight_files import write_safetensors
+from deconvnet.models.caffe import BN_STATES, KINDS, import_caffe
+from deconvnet.models.weight_files import write_safetensors
+from deconvnet.support.errors import UsageError
 from stages.cli import make_parser, run_command
 
 log = logging.getLogger(__name__)

@@ -16,21 +16,21 @@ import numpy as np
 
 from crf.dense import CrfParameters
 from crf.pool import CrfPool
-from deconvnet.errors import LostWorker, UsageError, UserError
-from deconvnet.files import remove_leftovers, write_json, written_whole
-from deconvnet.images import read_rgb
-from deconvnet.locks import held
-from deconvnet.memory import check_memory
-from deconvnet.palette import label_png_made_of, voc_palette, write_label_png
-from deconvnet.progress import progress
+from deconvnet.data.images import read_rgb
+from deconvnet.data.palette import label_png_made_of, voc_palette, write_label_png
+from deconvnet.data.row_files import Rows, read_rows
+from deconvnet.inference.memory import check_memory
+from deconvnet.inference.score_files import check_finite, file_token, read_scores, write_scores
+from deconvnet.run_contents import check_contents
+from deconvnet.run_folder import RunFolder, add_run_arguments, check_workers, default_workers, open_run, provenance
 from deconvnet.schemas import PredictionRecord, read_json
-from deconvnet.score_files import check_finite, file_token, read_scores, write_scores
-from deconvnet.workers import WorkerPool
-from proposals.files import Rows, read_rows
+from deconvnet.support.atomic import remove_leftovers, write_json, written_whole
+from deconvnet.support.errors import LostWorker, UsageError, UserError
+from deconvnet.support.locks import held
+from deconvnet.support.progress import progress
+from deconvnet.support.workers import WorkerPool
 from stages.build_proposals import ProposalWork, warn_of_other_edges
 from stages.cli import make_parser, run_command
-from stages.contents import check_contents
-from stages.run_folder import RunFolder, add_run_arguments, check_workers, default_workers, open_run, provenance
 
 log = logging.getLogger(__name__)
 
@@ -129,8 +129,8 @@ class Scorer:
 
     @cached_property
     def _network(self):
-        from deconvnet.networks import load_network
-        from deconvnet.training import prepare
+        from deconvnet.models.registry import load_network
+        from deconvnet.training.trainer import prepare
         from stages.train import choose_device
 
         device = choose_device(self.device_name)
@@ -152,7 +152,7 @@ class Scorer:
         return scores
 
     def _compute(self, image_id: str, image: np.ndarray) -> np.ndarray:
-        from deconvnet.scoring import score_image, score_windows, scoring_windows
+        from deconvnet.inference.scoring import score_image, score_windows, scoring_windows
 
         model, device = self._network
         if self.kind == "fcn8s":
@@ -236,7 +236,7 @@ def infer(run: RunFolder, source: Source, scorers: list[Scorer], prediction: Pre
 
 
 def _probabilities(run: RunFolder, scores: list[np.ndarray]) -> np.ndarray:
-    from deconvnet.aggregate import ensemble, softmax
+    from deconvnet.inference.aggregation import ensemble, softmax
 
     return ensemble(*scores, run.recipe.infer.ensemble_rule) if len(scores) == 2 else softmax(scores[0])
 

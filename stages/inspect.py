@@ -11,12 +11,12 @@ import h5py
 import numpy as np
 from torch import Tensor
 
-from deconvnet.checkpoint import load_checkpoint
-from deconvnet.errors import UsageError
-from deconvnet.layer_table import layer_table
+from deconvnet.data.row_files import attributes_of, opened, read_rows
+from deconvnet.models.layer_table import layer_table
+from deconvnet.models.weight_files import read_safetensors
 from deconvnet.recipe import Recipe, load_recipe, recipe_difference, recipe_keys, recipe_to_dict
-from deconvnet.weight_files import read_safetensors
-from proposals.files import attributes_of, opened, read_rows
+from deconvnet.support.errors import UsageError
+from deconvnet.training.checkpoint import load_checkpoint
 from stages.cli import make_parser, run_command
 
 LONG = 60  # characters of a value, before it is cut

@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from deconvnet.data.sbd import merge_sbd
+from deconvnet.data.voc import VocFolder
 from deconvnet.recipe import VOC_CLASSES
-from deconvnet.sbd import merge_sbd
-from deconvnet.voc import VocFolder
 from stages.cli import make_parser, run_command
 
 

@@ -11,22 +11,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from deconvnet.bn_statistics import measure_bn_statistics
-from deconvnet.checkpoint import load_checkpoint
-from deconvnet.crops import ImageCanvases, WindowCrops, load, positions
-from deconvnet.errors import UsageError, UserError
-from deconvnet.fcn import fcn_from_shallower
-from deconvnet.locks import held
-from deconvnet.networks import make_network, save_network
+from deconvnet.data.examples import ImageCanvases, WindowCrops, load, positions
+from deconvnet.data.row_files import read_rows
+from deconvnet.models.fcn import fcn_from_shallower
+from deconvnet.models.registry import make_network, save_network
+from deconvnet.models.weight_files import read_safetensors
+from deconvnet.models.weights import load_into, start_from_vgg16
 from deconvnet.recipe import Recipe, Solver
-from deconvnet.training import Examples, Plan, Training, prepare
-from deconvnet.weight_files import read_safetensors
-from deconvnet.weights import load_into, start_from_vgg16
-from proposals.files import read_rows
+from deconvnet.run_contents import check_contents, images_made_of, windows_made_of
+from deconvnet.run_folder import RunFolder, add_run_arguments, git_commit, open_run, seed_everything
+from deconvnet.support.errors import UsageError, UserError
+from deconvnet.support.locks import held
+from deconvnet.training.bn_measurement import measure_bn_statistics
+from deconvnet.training.checkpoint import load_checkpoint
+from deconvnet.training.lengthening import check_iterations, done, record_iterations, start_name, warn_of_older_start
+from deconvnet.training.trainer import Examples, Plan, Training, prepare
 from stages.cli import make_parser, run_command
-from stages.contents import check_contents, images_made_of, windows_made_of
-from stages.lengthening import check_iterations, done, record_iterations, start_name, warn_of_older_start
-from stages.run_folder import RunFolder, add_run_arguments, git_commit, open_run, seed_everything
 
 log = logging.getLogger(__name__)
 

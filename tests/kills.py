@@ -208,7 +208,7 @@ def told(path: Path) -> Any:
 
     import torch
 
-    from deconvnet.weights import read_safetensors
+    from deconvnet.models.weight_files import read_safetensors
 
     readers: dict[str, Callable[[], Any]] = {
         ".json": lambda: json.loads(path.read_text()),
@@ -238,7 +238,7 @@ def run(seed: int, numbers: list[int], root: Path) -> int:
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
 
-    from experiments.synthetic_voc import generate
+    from deconvnet.data.synthetic import generate
 
     torch.set_num_threads(1)
     for command in commands():

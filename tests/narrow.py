@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from deconvnet.images import read_rgb
-from deconvnet.networks import make_network, save_network
+from deconvnet.data.images import read_rgb
+from deconvnet.data.row_files import write_rows
+from deconvnet.data.synthetic import generate
+from deconvnet.data.voc import VocFolder
+from deconvnet.inference.scoring import score_image, score_windows, scoring_windows
+from deconvnet.models.registry import make_network, save_network
 from deconvnet.recipe import Recipe, load_recipe, recipe_to_dict, save_recipe
-from deconvnet.scoring import score_image, score_windows, scoring_windows
-from deconvnet.voc import VocFolder
-from experiments.synthetic_voc import generate
-from proposals.files import write_rows
 from stages.cli import run_command
 from stages.infer import main, parse
 from tests.reference_inference import PAPER, RELEASED, fcn8s, together, window_scores

@@ -31,7 +31,7 @@ def photograph(megapixels: float) -> np.ndarray:
 
 def objects(count: float) -> None:
     """The objects of a mask of squares."""
-    from deconvnet.voc import _components
+    from deconvnet.data.voc import _components
 
     step = int((2000 * 2000 / count) ** 0.5)
     mask = np.zeros((2000, 2000), np.uint8)
@@ -54,10 +54,10 @@ def scores(megapixels: float) -> None:
     """One network's scores, as stages.infer makes labels of them."""
     import torch
 
-    from deconvnet.aggregate import softmax
+    from deconvnet.data.windows import enlarge
+    from deconvnet.inference.aggregation import softmax
+    from deconvnet.inference.scoring import score_windows
     from deconvnet.recipe import Recipe
-    from deconvnet.scoring import score_windows
-    from deconvnet.windows import enlarge
 
     image, recipe = photograph(megapixels), Recipe()
     height, width = image.shape[:2]

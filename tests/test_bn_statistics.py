@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from deconvnet.bn_statistics import measure_bn_statistics
-from deconvnet.errors import UserError
-from deconvnet.networks import load_network, make_network, save_network
+from deconvnet.data.synthetic import generate
+from deconvnet.models.registry import load_network, make_network, save_network
+from deconvnet.models.weight_files import read_safetensors
 from deconvnet.recipe import Recipe, Runtime, load_recipe, save_recipe
-from deconvnet.weights import read_safetensors
-from experiments.synthetic_voc import generate
+from deconvnet.run_folder import RunFolder
+from deconvnet.support.errors import UserError
+from deconvnet.training.bn_measurement import measure_bn_statistics
 from stages.build_proposals import build_windows
-from stages.run_folder import RunFolder
 
 CPU = torch.device("cpu")
 BATCHES, BATCH = 3, 4

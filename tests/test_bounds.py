@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from deconvnet.crops import WindowCrops, load
-from deconvnet.errors import UsageError, UserError, describe
-from deconvnet.files import write_json
-from deconvnet.networks import machine_memory, make_network
+from deconvnet.data.examples import WindowCrops, load
+from deconvnet.data.synthetic import generate
+from deconvnet.data.windows import enlarge
+from deconvnet.models.registry import machine_memory, make_network
 from deconvnet.recipe import Windows, load_recipe, save_recipe
-from deconvnet.windows import enlarge
+from deconvnet.run_folder import WORKERS_PER_CORE, default_workers
+from deconvnet.support.atomic import write_json
+from deconvnet.support.errors import UsageError, UserError, describe
+from deconvnet.support.resumable import make_parts
 from experiments.figures import chosen_images
 from experiments.proposal_recall import parse_counts
-from experiments.synthetic_voc import generate
-from proposals.parts import make_parts
 from stages.cli import run_command
-from stages.run_folder import WORKERS_PER_CORE, default_workers
 from stages.train import _begin
 
 PATHS = ("../outside", "/tmp/outside", "a/b", "a\\\\b", "..", ".hidden", "", "new\nline", "x" * 201, "nul\0")
@@ -124,10 +124,10 @@ def test_a_folder_in_a_checkpoints_place_costs_no_finished_weights(tmp_path: Pat
 def test_a_network_larger_than_the_machines_memory_is_not_begun(kind: str, key: str, monkeypatch) -> None:
     """At width 1/16 fc6 to fc6_deconv of DeconvNet are 32 x 256 x 2 weights at input 32, 256^2 in fc7: 330 kB."""
     recipe = load_recipe("tiny", ["network.width=0.0625", "network.input=32", "fcn.width=0.0625"])
-    monkeypatch.setattr("deconvnet.networks.machine_memory", lambda: 330_000)
+    monkeypatch.setattr("deconvnet.models.registry.machine_memory", lambda: 330_000)
     with pytest.raises(UserError, match=f"recipe key {key} is 0.0625: the weights take"):
         make_network(kind, recipe)
-    monkeypatch.setattr("deconvnet.networks.machine_memory", lambda: 10_000_000)
+    monkeypatch.setattr("deconvnet.models.registry.machine_memory", lambda: 10_000_000)
     make_network(kind, recipe)
 
 

@@ -17,16 +17,16 @@ import pytest
 from PIL import Image
 from test_edges import write_forest
 
-from deconvnet.crops import WindowCrops
-from deconvnet.errors import UserError
+from deconvnet.data.examples import WindowCrops
+from deconvnet.data.row_files import read_rows, write_rows
+from deconvnet.data.synthetic import generate
+from deconvnet.data.voc import VocFolder
 from deconvnet.recipe import load_recipe
-from deconvnet.voc import VocFolder
-from experiments.synthetic_voc import generate
+from deconvnet.run_folder import RunFolder
+from deconvnet.support.errors import UserError
 from proposals.edge_boxes import propose
 from proposals.edges import GradientDetector
-from proposals.files import read_rows, write_rows
 from stages.build_proposals import build_windows
-from stages.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN, VAL = 6, 2

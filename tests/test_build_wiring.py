@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.synthetic_voc import generate
+from deconvnet.data.synthetic import generate
 from proposals.edges import GradientDetector
 from stages.build_proposals import main, parse
 from stages.cli import run_command

@@ -18,14 +18,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from deconvnet.caffe_import import Imported, import_caffe
-from deconvnet.caffemodel import read_caffemodel
-from deconvnet.errors import UserError
-from deconvnet.fcn import Fcn
-from deconvnet.network import DeconvNet, convolution_names
+from deconvnet.models.caffe import Imported, import_caffe
+from deconvnet.models.caffemodel import read_caffemodel
+from deconvnet.models.deconvnet import DeconvNet, convolution_names
+from deconvnet.models.fcn import Fcn
+from deconvnet.models.weight_files import read_safetensors
+from deconvnet.models.weights import load_into
 from deconvnet.recipe import Fcn as FcnRecipe
 from deconvnet.recipe import Network
-from deconvnet.weights import load_into, read_safetensors
+from deconvnet.support.errors import UserError
 from stages import import_caffe as stage
 from stages.cli import run_command
 

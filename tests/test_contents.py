@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deconvnet import contents
-from deconvnet.contents import Contents
-from deconvnet.networks import make_network, save_network
+from deconvnet.data import contents
+from deconvnet.data.contents import Contents
+from deconvnet.data.synthetic import generate
+from deconvnet.data.voc import VocFolder
+from deconvnet.models.registry import make_network, save_network
 from deconvnet.recipe import load_recipe, save_recipe
-from deconvnet.voc import VocFolder
-from experiments.synthetic_voc import generate
 from stages import build_proposals, infer, train
 from stages.cli import run_command
 from tests.narrow import randomised

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
-from deconvnet.crops import (
+from deconvnet.data.columns import COLUMNS
+from deconvnet.data.examples import (
     Batches,
     ImageCanvases,
     WindowCrops,
@@ -24,15 +25,14 @@ from deconvnet.crops import (
     on_canvas,
     positions,
 )
-from deconvnet.errors import UserError
+from deconvnet.data.row_files import Rows, read_rows, write_rows
+from deconvnet.data.synthetic import generate
+from deconvnet.data.voc import VocFolder
 from deconvnet.recipe import Recipe, load_recipe
-from deconvnet.voc import VocFolder
-from experiments.synthetic_voc import generate
-from proposals.columns import COLUMNS
-from proposals.files import Rows, read_rows, write_rows
+from deconvnet.run_folder import RunFolder
+from deconvnet.support.errors import UserError
 from proposals.select import stage1_rows
 from stages.build_proposals import build_windows
-from stages.run_folder import RunFolder
 from tests.row_files import attributes
 
 WARP, INPUT = 36, 32

@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from deconvnet import schemas
-from deconvnet.comp6 import pack_comp6
-from deconvnet.errors import UserError
-from deconvnet.networks import load_network, make_network, save_network
+from deconvnet.data.row_files import Rows, read_rows, write_rows
+from deconvnet.data.voc import read_annotation
+from deconvnet.evaluation.comp6 import pack_comp6
+from deconvnet.models.registry import load_network, make_network, save_network
+from deconvnet.models.weight_files import read_safetensors
+from deconvnet.models.weights import load_fcn8s
 from deconvnet.recipe import load_recipe
+from deconvnet.run_folder import provenance
 from deconvnet.schemas import read_json
-from deconvnet.training_log import COLUMNS, read_log
-from deconvnet.voc import read_annotation
-from deconvnet.weight_files import read_safetensors
-from deconvnet.weights import load_fcn8s
+from deconvnet.support.errors import UserError
+from deconvnet.training.log_file import COLUMNS, read_log
 from experiments.records import log_lines
-from proposals.files import Rows, read_rows, write_rows
-from stages.run_folder import provenance
 from tests.row_files import attributes
 from tests.test_training import make_training, small_recipe, windows  # noqa: F401 (a fixture)
 from tests.test_window_files import window_part

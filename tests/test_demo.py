@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deconvnet.errors import UserError
+from deconvnet.support.errors import UserError
 from experiments.demo import commands, demo, duration, run_step
 from stages import build_proposals, infer, train
 

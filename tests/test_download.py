@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deconvnet import fetch as fetching
-from deconvnet.errors import UserError
-from deconvnet.fetch import REMOTES, Remote, fetch, unpack
+from deconvnet.data import downloads as fetching
+from deconvnet.data.downloads import REMOTES, Remote, fetch, unpack
+from deconvnet.support.errors import UserError
 from stages import download
 from stages.cli import run_command
 

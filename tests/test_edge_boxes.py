@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from deconvnet.errors import UsageError
+from deconvnet.support.errors import UsageError
 from proposals.edge_boxes import propose
 from proposals.edges import GradientDetector
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deconvnet.errors import UsageError, UserError
+from deconvnet.support.errors import UsageError, UserError
 from proposals.edges import (
     FULL_STRENGTH,
     THINNING_RADIUS,

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deconvnet.errors import UsageError
-from deconvnet.palette import voc_palette, write_label_png
+from deconvnet.data.palette import voc_palette, write_label_png
+from deconvnet.support.errors import UsageError
 from stages.evaluate import read_class_list
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deconvnet import recipe as recipes
-from deconvnet.errors import UsageError, UserError
-from deconvnet.fcn import (
+from deconvnet.models.fcn import (
     SKIPS,
     UPSAMPLINGS,
     Fcn,
@@ -17,7 +16,8 @@ from deconvnet.fcn import (
     crop_offsets,
     fcn_from_shallower,
 )
-from deconvnet.weights import initialise
+from deconvnet.models.weights import initialise
+from deconvnet.support.errors import UsageError, UserError
 
 NARROW = 1 / 64
 

@@ -11,9 +11,11 @@ from torchvision.models.vgg import make_layers
 from training_runs import SEED, build, checkpoint, sibling, starts, train
 from training_truth import canvases, chosen, digest, digests, drawn_rows, random_state
 
-from deconvnet import fcn, network, training, weights
-from deconvnet.weights import read_safetensors
-from stages.run_folder import RunFolder
+from deconvnet.models import deconvnet as network
+from deconvnet.models import fcn, weights
+from deconvnet.models.weight_files import read_safetensors
+from deconvnet.run_folder import RunFolder
+from deconvnet.training import trainer as training
 
 BATCH, PASS, CANVAS = 4, 2, 112
 SMALL = ((2, 4), (2, 4), (3, 8), (3, 8), (3, 8))  # a VGG16 of few channels, so that a whole one is a small file

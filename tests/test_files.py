@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from deconvnet.files import hdf5_written_whole, remove_leftovers, write_json, write_text, written_whole
+from deconvnet.support.atomic import hdf5_written_whole, remove_leftovers, write_json, write_text, written_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 WRITER = """

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from deconvnet.checkpoint import load_checkpoint, save_checkpoint
-from deconvnet.crops import WindowCrops
-from deconvnet.errors import UserError
+from deconvnet.data.examples import WindowCrops
+from deconvnet.data.row_files import read_rows, write_rows
+from deconvnet.inference.score_files import read_scores, write_scores
+from deconvnet.models.weight_files import read_safetensors, save_safetensors
 from deconvnet.recipe import load_recipe
-from deconvnet.score_files import read_scores, write_scores
-from deconvnet.weight_files import read_safetensors, save_safetensors
-from proposals.files import read_rows, write_rows
+from deconvnet.support.errors import UserError
+from deconvnet.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.checkpoints import content
 from tests.row_files import attributes
 from tests.test_window_files import png, window_part

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from deconvnet.checkpoint import load_checkpoint, save_checkpoint
-from deconvnet.errors import UserError
 from deconvnet.recipe import Recipe, load_recipe, recipe_keys
+from deconvnet.run_folder import RunFolder
+from deconvnet.support.errors import UserError
+from deconvnet.training.checkpoint import load_checkpoint, save_checkpoint
 from stages import bn_statistics, infer, train
 from stages.infer import Scorer
-from stages.run_folder import RunFolder
 
 KEYS = tuple(recipe_keys())
 ARITHMETIC = {"runtime.precision", "runtime.channels_last", "runtime.compile"}

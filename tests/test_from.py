@@ -9,10 +9,10 @@ import h5py
 import pytest
 import torch
 
+from deconvnet.data.synthetic import generate
+from deconvnet.models.weight_files import read_safetensors
 from deconvnet.recipe import load_recipe, recipe_difference, recipe_to_dict, save_recipe
-from deconvnet.weights import read_safetensors
 from experiments import reproduce
-from experiments.synthetic_voc import generate
 from stages import build_proposals, infer, train
 from stages.cli import run_command
 

@@ -16,18 +16,18 @@ import pytest
 import torch
 from PIL import Image
 
-from deconvnet.images import read_rgb
-from deconvnet.networks import make_network, save_network
-from deconvnet.palette import voc_palette
+from deconvnet.data.images import read_rgb
+from deconvnet.data.palette import voc_palette
+from deconvnet.data.row_files import read_rows
+from deconvnet.data.synthetic import generate
+from deconvnet.data.voc import VocFolder
+from deconvnet.inference.scoring import score_image, score_windows, scoring_windows
+from deconvnet.models.registry import make_network, save_network
 from deconvnet.recipe import Recipe, load_recipe, save_recipe
-from deconvnet.scoring import score_image, score_windows, scoring_windows
-from deconvnet.voc import VocFolder
-from experiments.synthetic_voc import generate
-from proposals.files import read_rows
+from deconvnet.run_folder import RunFolder
 from stages.build_proposals import ProposalWork, build_proposals
 from stages.cli import run_command
 from stages.infer import main, parse
-from stages.run_folder import RunFolder
 from tests.narrow import CPU, randomised
 from tests.reference_inference import softmax
 
@@ -102,7 +102,7 @@ def labels_of(path: Path) -> np.ndarray:
 
 def probabilities(folder: Path, image: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     """DeconvNet's and FCN's, straight from the networks' files."""
-    from deconvnet.networks import load_network
+    from deconvnet.models.registry import load_network
 
     deconvnet, fcn = (load_network(folder / name / "network.safetensors", kind, recipe)
                       for name, kind in (("stage2", "deconvnet"), ("fcn8s", "fcn8s")))
@@ -290,7 +290,7 @@ def test_label_maps_of_other_images_are_never_removed(folder: Path, voc: Path, t
 
 def test_scores_that_are_not_finite_make_no_labels(folder: Path, voc: Path, capsys, monkeypatch) -> None:
     image = sorted((voc / "JPEGImages").glob("*"))[0]
-    monkeypatch.setattr("deconvnet.scoring.score_windows", lambda *_: torch.full((21, 9, 9), torch.nan))
+    monkeypatch.setattr("deconvnet.inference.scoring.score_windows", lambda *_: torch.full((21, 9, 9), torch.nan))
     refused(capsys, infer(folder, "--images", image), 1, image.stem, "not finite")
     assert not pngs(folder / "labelled/deconvnet-max")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deconvnet.network import DeconvNet
+from deconvnet.models.deconvnet import DeconvNet
 from deconvnet.recipe import load_recipe
 from tests.narrow import KEYS, NARROW, Case, agree, close, copied, infer, labels, saved, setting
 from tests.reference_inference import crf, softmax, together

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from deconvnet.checkpoint import save_checkpoint
-from deconvnet.layer_table import layer_table
-from deconvnet.networks import make_network, save_network
+from deconvnet.data.row_files import write_rows
+from deconvnet.inference.score_files import write_scores
+from deconvnet.models.layer_table import layer_table
+from deconvnet.models.registry import make_network, save_network
 from deconvnet.recipe import Network, Recipe, load_recipe, recipe_keys, recipe_to_dict
-from deconvnet.score_files import write_scores
-from proposals.files import write_rows
+from deconvnet.training.checkpoint import save_checkpoint
 from proposals.select import WindowRows
 from stages.cli import run_command
 from stages.inspect import main, parse

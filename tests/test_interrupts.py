@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from deconvnet import interrupts
-from deconvnet.errors import UserError
-from deconvnet.interrupts import SIGNALS, Interruptible, StopRequest
+from deconvnet.support import interrupts
+from deconvnet.support.errors import UserError
+from deconvnet.support.interrupts import SIGNALS, Interruptible, StopRequest
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import filelock
 import pytest
 
-from deconvnet.errors import UserError
-from deconvnet.locks import held
+from deconvnet.support.errors import UserError
+from deconvnet.support.locks import held
 
 ROOT = Path(__file__).resolve().parents[1]
 HOLDER = """

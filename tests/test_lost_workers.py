@@ -17,14 +17,14 @@ from torch.utils.data import dataloader
 
 from crf.dense import CrfParameters
 from crf.pool import CrfPool
-from deconvnet import crops
-from deconvnet import training as training_module
-from deconvnet.crops import WindowCrops, load
-from deconvnet.errors import LostWorker, UserError
-from deconvnet.interrupts import Interruptible
-from deconvnet.training import Training
-from deconvnet.workers import WorkerPool
-from proposals.files import Rows
+from deconvnet.data import examples as crops
+from deconvnet.data.examples import WindowCrops, load
+from deconvnet.data.row_files import Rows
+from deconvnet.support.errors import LostWorker, UserError
+from deconvnet.support.interrupts import Interruptible
+from deconvnet.support.workers import WorkerPool
+from deconvnet.training import trainer as training_module
+from deconvnet.training.trainer import Training
 from stages import infer
 from tests import test_training
 from tests.test_training import make_training, small_recipe

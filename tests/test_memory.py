@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from deconvnet.errors import UserError
-from deconvnet.images import read_label_png, read_rgb, read_size
-from deconvnet.memory import bytes_a_pixel, check_memory
+from deconvnet.data.images import read_label_png, read_rgb, read_size
+from deconvnet.data.voc import VocFolder
+from deconvnet.inference.memory import bytes_a_pixel, check_memory
 from deconvnet.recipe import load_recipe
-from deconvnet.voc import VocFolder
+from deconvnet.support.errors import UserError
 from tests.peak_memory import photograph
 from tests.test_infer_command import folder, infer, networks, pngs, refused, voc  # noqa: F401 (fixtures)
 

@@ -12,7 +12,7 @@ from mutations.lists import ROOT, Mutation, all_lists, read_list
 from mutations.runner import ERROR, HANGS, KILLED, SURVIVED, Records, Runner, Tree
 from mutations.sweep import mutations_of
 
-from deconvnet.errors import UserError
+from deconvnet.support.errors import UserError
 
 MUTATIONS = [mutation for path in all_lists() for mutation in read_list(path)]
 
@@ -53,7 +53,7 @@ def test_automatic_mutations(old: str, new: str) -> None:
     text = ('def t(x: "int | None" = None) -> int | None:\n    """One + one."""\n    log.info("a", 1)\n'
             "    if a:\n        x.y = 2\n    v = [x < 1, (x + 1), True, f(x, y), g(k=1), -z, a and b]\n"
             "    return parse(f'{1 + 1}', help=str(3))\n")
-    found = list(mutations_of("deconvnet/palette.py", text))
+    found = list(mutations_of("deconvnet/data/palette.py", text))
     mutated = {text.replace(one.old, one.new) for one in found}
     assert len(mutated) == len(found) and all(text.count(one.old) == 1 for one in found)
     assert text.replace(old, new) in mutated

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deconvnet import recipe as recipes
-from deconvnet.network import DeconvNet
+from deconvnet.models.deconvnet import DeconvNet
 
 TABLE2 = Path(__file__).resolve().parents[1] / "experiments" / "table2_architecture.csv"
 CLASSES = 5

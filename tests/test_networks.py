@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from deconvnet.errors import UsageError, UserError
-from deconvnet.networks import load_network, load_unmeasured, make_network, save_network
+from deconvnet.models.registry import load_network, load_unmeasured, make_network, save_network
+from deconvnet.models.weights import load_vgg16, vgg16_shapes
 from deconvnet.recipe import Recipe, load_recipe
-from deconvnet.weights import load_vgg16, vgg16_shapes
+from deconvnet.support.errors import UsageError, UserError
 
 
 def small_recipe(*overrides: str) -> Recipe:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deconvnet.errors import LostWorker, UserError
-from proposals.parts import Arrays, make_parts, part_path, read_part, remove_parts
+from deconvnet.support.errors import LostWorker, UserError
+from deconvnet.support.resumable import Arrays, make_parts, part_path, read_part, remove_parts
 
 IDS = ["c", "a", "e", "b", "d"]
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from deconvnet.progress import progress
+from deconvnet.support.progress import progress
 
 
 def three_steps() -> None:

@@ -9,7 +9,6 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deconvnet.errors import UsageError
 from deconvnet.recipe import (
     RECIPE_FOLDER,
     VOC_CLASSES,
@@ -21,6 +20,7 @@ from deconvnet.recipe import (
     save_recipe,
 )
 from deconvnet.recipe_limits import check_values
+from deconvnet.support.errors import UsageError
 
 FILES = sorted(RECIPE_FOLDER.glob("*.yaml"))
 DEFAULTS = recipe_to_dict(Recipe())

@@ -7,9 +7,9 @@ nobody says, so it is held to what the README says and the recorded results were
 
 import pytest
 
-from deconvnet.errors import UsageError
 from deconvnet.recipe import Recipe, load_recipe, recipe_keys, recipe_to_dict
 from deconvnet.recipe_limits import check_values
+from deconvnet.support.errors import UsageError
 
 VOC = ("background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
        "pottedplant sheep sofa train tvmonitor")  # the devkit's order

@@ -12,9 +12,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from deconvnet.models.weight_files import read_safetensors
 from deconvnet.recipe import RECIPE_FOLDER, load_recipe, recipe_difference, recipe_keys, recipe_to_dict
-from deconvnet.weights import read_safetensors
-from stages.run_folder import RunFolder
+from deconvnet.run_folder import RunFolder
 from tests import training_truth as truth
 from tests.narrow import KEYS, NARROW, Case, agree, close, infer, labels, saved
 from tests.reference_inference import crf, together, window_about

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deconvnet.metrics import ConfusionMatrix
+from deconvnet.evaluation.metrics import ConfusionMatrix
 from deconvnet.recipe import VOC_CLASSES, load_recipe, recipe_to_dict, save_recipe
 from experiments.reproduce import main, parse
 from experiments.table1 import infer_command, paper_table, table_rows

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from deconvnet.resize import matlab_weights, resize_picture, resize_scores
+from deconvnet.inference.resizing import matlab_weights, resize_picture, resize_scores
 from tests.reference_inference import bilinear, contributions
 
 SIZES = [(8, 3), (9, 4), (31, 7), (500, 224), (225, 224), (224, 224), (1, 1), (1, 5), (5, 1), (2, 7), (3, 8), (64, 300),

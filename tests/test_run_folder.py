@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from deconvnet.checkpoint import load_checkpoint
-from deconvnet.errors import UsageError, UserError
+from deconvnet import run_folder
 from deconvnet.recipe import load_recipe, recipe_keys
-from stages import build_proposals, run_folder, train
+from deconvnet.run_folder import add_run_arguments, open_run
+from deconvnet.support.errors import UsageError, UserError
+from deconvnet.training.checkpoint import load_checkpoint
+from stages import build_proposals, train
 from stages.cli import run_command
-from stages.run_folder import add_run_arguments, open_run
 from stages.train import choose_device
 
 

@@ -8,10 +8,10 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 from scipy.sparse import csc_matrix
 
-from deconvnet.errors import UsageError, UserError
+from deconvnet.data.sbd import merge_sbd, sbd_ids
+from deconvnet.data.voc import VocFolder
 from deconvnet.recipe import VOC_CLASSES
-from deconvnet.sbd import merge_sbd, sbd_ids
-from deconvnet.voc import VocFolder
+from deconvnet.support.errors import UsageError, UserError
 from stages import merge_sbd as command
 from stages.cli import run_command
 

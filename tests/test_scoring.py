@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deconvnet.networks import make_network
+from deconvnet.inference.scoring import score_image, score_windows, scoring_windows
+from deconvnet.models.registry import make_network
 from deconvnet.recipe import Recipe, load_recipe
-from deconvnet.scoring import score_image, score_windows, scoring_windows
 from tests.reference_inference import MEAN, bilinear, imresize, window_about
 
 CPU = torch.device("cpu")

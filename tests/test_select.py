@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deconvnet.data.voc import VocObject
 from deconvnet.recipe import Windows as Keys
-from deconvnet.voc import VocObject
 from proposals.select import OBJECT, PROPOSAL, WindowRows, stage1_rows, stage2_rows
 from tests.reference_inference import window_about
 

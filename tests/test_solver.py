@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from deconvnet.recipe import Solver
-from deconvnet.solver import Descent, parameter_groups
+from deconvnet.training.solver import Descent, parameter_groups
 
 STEPS = 25
 PASSES = 4  # accumulated per step

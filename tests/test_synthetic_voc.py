@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deconvnet.errors import UsageError
-from deconvnet.palette import voc_palette
+from deconvnet.data.palette import voc_palette
+from deconvnet.data.synthetic import draw_scene, generate, with_rim
+from deconvnet.data.voc import VocFolder, read_annotation
 from deconvnet.recipe import VOC_CLASSES
-from deconvnet.voc import VocFolder, read_annotation
-from experiments.synthetic_voc import draw_scene, generate, with_rim
+from deconvnet.support.errors import UsageError
 
 TRAIN, VAL, SEED, SIDE = 40, 20, 5, 160
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -12,11 +12,11 @@ import training_truth as truth
 from training_runs import BATCH, SEED, SIDE, WARP, build, checkpoint, sibling, starts, train
 from training_truth import Windows, digests, drawn_rows
 
-from deconvnet import training
-from deconvnet.trace import digest, state_digests
-from deconvnet.training import Training
-from deconvnet.weights import read_safetensors
-from stages.run_folder import RunFolder
+from deconvnet.models.weight_files import read_safetensors
+from deconvnet.run_folder import RunFolder
+from deconvnet.training import trainer as training
+from deconvnet.training.trace import digest, state_digests
+from deconvnet.training.trainer import Training
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,13 @@ import h5py
 import pytest
 import torch
 
+from deconvnet.data.synthetic import generate
+from deconvnet.models.weight_files import read_safetensors
 from deconvnet.recipe import load_recipe, save_recipe
-from deconvnet.training import Training
-from deconvnet.weights import read_safetensors
-from experiments.synthetic_voc import generate
+from deconvnet.run_folder import RunFolder
+from deconvnet.training.trainer import Training
 from stages.build_proposals import build_windows
 from stages.cli import run_command
-from stages.run_folder import RunFolder
 from stages.train import main, parse, train_fcn
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,10 +12,10 @@ import training_truth as truth
 from training_runs import BATCH, PASS, SEED, SIDE, WARP, build, checkpoint, sibling, starts, train
 from training_truth import Windows, chosen, digest, digests, drawn_rows, random_state
 
-from deconvnet.weights import read_safetensors
+from deconvnet.models.weight_files import read_safetensors
+from deconvnet.run_folder import RunFolder
 from stages import bn_statistics
 from stages.cli import run_command
-from stages.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")

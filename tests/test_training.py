@@ -15,14 +15,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deconvnet.checkpoint import load_checkpoint, save_checkpoint
-from deconvnet.crops import WindowCrops, network_input, positions
-from deconvnet.errors import UserError
-from deconvnet.networks import make_network
+from deconvnet.data.columns import COLUMNS
+from deconvnet.data.examples import WindowCrops, network_input, positions
+from deconvnet.data.row_files import Rows, read_rows, write_rows
+from deconvnet.models.registry import make_network
 from deconvnet.recipe import Recipe, load_recipe
-from deconvnet.training import Examples, Plan, Training, pixel_loss, validate
-from proposals.columns import COLUMNS
-from proposals.files import Rows, read_rows, write_rows
+from deconvnet.support.errors import UserError
+from deconvnet.training.checkpoint import load_checkpoint, save_checkpoint
+from deconvnet.training.trainer import Examples, Plan, Training, pixel_loss, validate
 from tests.checkpoints import content
 from tests.row_files import attributes
 

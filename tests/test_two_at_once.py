@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from deconvnet.errors import UserError
-from deconvnet.fetch import Remote, fetch
-from deconvnet.locks import held
+from deconvnet.data.downloads import Remote, fetch
+from deconvnet.data.synthetic import generate
 from deconvnet.recipe import load_recipe, save_recipe
-from experiments.synthetic_voc import generate
+from deconvnet.support.errors import UserError
+from deconvnet.support.locks import held
 from stages import bn_statistics, build_proposals, evaluate, infer, train
 from stages.build_proposals import main as build
 from stages.cli import run_command

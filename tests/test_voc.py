@@ -16,11 +16,11 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from scipy import ndimage
 
-from deconvnet.errors import UsageError, UserError
-from deconvnet.images import read_label_png, read_rgb
-from deconvnet.palette import voc_palette, write_label_png
+from deconvnet.data.images import read_label_png, read_rgb
+from deconvnet.data.palette import voc_palette, write_label_png
+from deconvnet.data.voc import VocFolder, VocObject
 from deconvnet.recipe import VOC_CLASSES
-from deconvnet.voc import VocFolder, VocObject
+from deconvnet.support.errors import UsageError, UserError
 
 CAT, DOG = 8, 12
 HEIGHT, WIDTH = 10, 14

@@ -13,11 +13,10 @@ from torchvision.models import vgg16
 from torchvision.models.vgg import make_layers
 
 from deconvnet import recipe as recipes
-from deconvnet.errors import UsageError, UserError
-from deconvnet.fcn import Fcn, bilinear_weight
-from deconvnet.network import DeconvNet
-from deconvnet.weight_files import read_safetensors, save_safetensors
-from deconvnet.weights import (
+from deconvnet.models.deconvnet import DeconvNet
+from deconvnet.models.fcn import Fcn, bilinear_weight
+from deconvnet.models.weight_files import read_safetensors, save_safetensors
+from deconvnet.models.weights import (
     convert_vgg16,
     initialise,
     load_fcn8s,
@@ -26,6 +25,7 @@ from deconvnet.weights import (
     start_from_vgg16,
     vgg16_shapes,
 )
+from deconvnet.support.errors import UsageError, UserError
 
 NARROW = 1 / 16
 MEAN = torch.tensor([122.675, 116.669, 104.008]).view(3, 1, 1)  # the release's, in RGB order

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deconvnet.crops import WindowCrops
-from deconvnet.errors import UserError
+from deconvnet.data.columns import COLUMNS
+from deconvnet.data.examples import WindowCrops
+from deconvnet.data.row_files import FORMAT_VERSION, ROW_FIELDS, read_outline, read_rows, write_rows
 from deconvnet.recipe import Recipe
-from proposals.columns import COLUMNS
-from proposals.files import FORMAT_VERSION, ROW_FIELDS, read_outline, read_rows, write_rows
-from proposals.parts import Arrays
+from deconvnet.support.errors import UserError
+from deconvnet.support.resumable import Arrays
 from tests.row_files import attributes
 
 IDS = ["2007_000033", "b", "ä"]

@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deconvnet.crops import WindowCrops
-from deconvnet.recipe import VOC_CLASSES, Recipe, load_recipe
-from deconvnet.recipe import Windows as Keys
-from deconvnet.voc import VocFolder, VocObject
-from deconvnet.windows import (
+from deconvnet.data.examples import WindowCrops
+from deconvnet.data.row_files import read_rows, write_rows
+from deconvnet.data.voc import VocFolder, VocObject
+from deconvnet.data.windows import (
     best_overlap,
     cut,
     enlarge,
@@ -25,7 +24,8 @@ from deconvnet.windows import (
     window_labels,
     window_picture,
 )
-from proposals.files import read_rows, write_rows
+from deconvnet.recipe import VOC_CLASSES, Recipe, load_recipe
+from deconvnet.recipe import Windows as Keys
 from proposals.select import WindowRows
 from tests.row_files import attributes
 
@@ -163,7 +163,7 @@ def test_best_overlap_of_more_pairs_than_are_compared_at_once(monkeypatch) -> No
     boxes, others = some[:27], some[27:]
     table = np.array([[overlap(box[None], other[None])[0, 0] for other in others] for box in boxes])
     for pairs in (1, len(others), 5 * len(others) + 1, 27 * len(others), 1 << 20):
-        monkeypatch.setattr("deconvnet.windows.PAIRS_AT_ONCE", pairs)
+        monkeypatch.setattr("deconvnet.data.windows.PAIRS_AT_ONCE", pairs)
         index, iou = best_overlap(boxes, others)
         assert index.tolist() == [row.tolist().index(max(row)) for row in table]
         assert iou.tolist() == [max(row) for row in table.tolist()]

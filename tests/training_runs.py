@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
+from deconvnet.data.synthetic import generate
 from deconvnet.recipe import load_recipe, save_recipe
-from experiments.synthetic_voc import generate
+from deconvnet.run_folder import RunFolder
 from stages.build_proposals import build_proposals, build_windows
 from stages.cli import run_command
-from stages.run_folder import RunFolder
 from stages.train import main, parse
 
 SEED, WARP, SIDE, BATCH, PASS = 7, 40, 32, 6, 2

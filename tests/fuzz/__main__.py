@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import torch
 
-from deconvnet.errors import UsageError, UserError
+from deconvnet.support.errors import UsageError, UserError
 from stages.cli import make_parser, run_command
 from tests.fuzz.base import MODULES, make_base
 from tests.fuzz.cases import Workshop

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from deconvnet.networks import make_network
-from deconvnet.palette import write_label_png
+from deconvnet.data.palette import write_label_png
+from deconvnet.data.synthetic import generate
+from deconvnet.models.registry import make_network
 from deconvnet.recipe import VOC_CLASSES, load_recipe, save_recipe
-from deconvnet.training import Training
-from experiments.synthetic_voc import generate
+from deconvnet.training.trainer import Training
 from stages.cli import run_command
 from tests.caffemodel_writer import caffe_layers, write_caffemodel
 from tests.test_edges import write_forest

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from deconvnet.errors import UserError
+from deconvnet.support.errors import UserError
 from stages.cli import run_command
 from tests.fuzz.kinds import KINDS, Command, Kind
 from tests.fuzz.mutators import BYTES

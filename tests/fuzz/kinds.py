@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from deconvnet.fetch import unpack
+from deconvnet.data.downloads import unpack
 from deconvnet.recipe import recipe_keys
 from tests.fuzz import formats
 from tests.fuzz.mutators import WORDS, Mutator, edit_lines

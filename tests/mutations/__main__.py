@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from deconvnet.errors import UserError
+from deconvnet.support.errors import UserError
 from stages.cli import make_parser, run_command
 
 from .lists import LISTS, ROOT, Mutation, all_lists, read_list

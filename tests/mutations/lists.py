@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from deconvnet.errors import UserError
+from deconvnet.support.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 LISTS = Path(__file__).resolve().parent

@@ -16,8 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, Lock, Thread
 
-from deconvnet.errors import UserError
-from deconvnet.files import write_json
+from deconvnet.support.atomic import write_json
+from deconvnet.support.errors import UserError
 
 from .lists import ROOT, Mutation
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from deconvnet.errors import UserError
+from deconvnet.support.errors import UserError
 from stages.cli import make_parser, run_command
 
 from .__main__ import report

@@ -1,0 +1,311 @@
+"""Training examples: warped windows, random crops of them, and the order in which they are seen.
+
+What a training sees at position p (the p-th example since its start) depends on the seed and p alone, so a resumed
+training goes on with exactly the examples it would have seen.
+"""
+
+import io
+import signal
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import replace
+
+import cv2
+import h5py
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from deconvnet.data.columns import CROPS
+from deconvnet.data.row_files import Rows
+from deconvnet.data.voc import VOID, VocFolder, VocObject
+from deconvnet.data.windows import MEAN_RGB, object_labels, window_labels, window_picture
+from deconvnet.recipe import Recipe
+from deconvnet.support.errors import LostWorker, UserError, describe
+from deconvnet.support.interrupts import StopRequest
+from deconvnet.support.workers import worker_context
+
+Example = tuple[Tensor, Tensor, int]  # picture uint8 3 x H x W, labels uint8 H x W, the row it was made from
+
+
+class WindowCrops(Dataset):
+    """Windows of a windows file, cropped to the network's input. Asked for by (position, row).
+
+    augment: a random crop and a random horizontal flip [P 6.1], drawn from (seed, position); else, recipe key
+    train.validate_crop, the centre crop or the whole window, mirrored by a draw from (seed, row).
+    Pictures come from the file where it was materialized, else they are cut from the data set's images.
+    """
+
+    def __init__(self, rows: Rows, voc: VocFolder | None, recipe: Recipe, augment: bool, seed: tuple[int, ...]) -> None:
+        if voc is None and not rows.materialized:
+            raise UserError(f"{rows.path}: holds no crops, so the data set's images are needed: give --voc-root, or "
+                            "build it with --materialize")
+        self.rows, self.voc, self.recipe, self.augment, self.seed = rows, voc, recipe, augment, seed
+        self.images = rows.image
+        self.own_only = rows.attributes["stage"] == 1 and recipe.windows.stage1_labels == "object"
+        self._file: h5py.File | None = None
+        self._read = OrderedDict()  # the last few images: windows of one image follow each other in validation
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, item: tuple[int, int]) -> Example:
+        position, row = item
+        if not self.augment and self.recipe.train.validate_crop == "whole":
+            return self._whole(row)
+        picture, labels = self._stored(row) if self.rows.materialized else self.cut(row)
+        spare = self.recipe.windows.warp - self.recipe.network.input
+        top = left = spare // 2
+        flip = False
+        if self.augment:
+            random = np.random.default_rng([*self.seed, position])
+            top, left = random.integers(0, spare + 1, 2)
+            flip = bool(random.integers(2))
+        return *crop(picture, labels, int(top), int(left), self.recipe.network.input, flip), row
+
+    def _whole(self, row: int) -> Example:
+        """A validation window as the release sees it [R]: warped straight to the network's input, mirrored or not.
+
+        A materialized window was warped to windows.warp when it was stored: it is warped a second time here.
+        """
+        side = self.recipe.network.input
+        if self.rows.materialized:
+            picture, labels = self._stored(row)
+            all_of_it = np.array([0, 0, self.recipe.windows.warp, self.recipe.windows.warp])
+            keys = replace(self.recipe.windows, warp=side)
+            picture, labels = window_picture(picture, all_of_it, keys), window_labels(labels, all_of_it, side)
+        else:
+            picture, labels = self.cut(row, side)
+        flip = bool(np.random.default_rng([*self.seed, row]).integers(2))
+        return *crop(picture, labels, 0, 0, side, flip), row
+
+    def cut(self, row: int, side: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """A window cut from its image: picture uint8 S x S x 3 and labels uint8 S x S, S = side or windows.warp."""
+        image_id = self.rows.image_ids[self.images[row]]
+        image, mask, objects = self._image(image_id)
+        columns = self.rows.columns
+        window = columns["window"][row]
+        if self.own_only:
+            number = columns["object"][row]
+            if number >= len(objects) or objects[number].class_index != columns["class_index"][row]:
+                raise UserError(f"{self.rows.path}: image {image_id} has other objects than when it was made; make the "
+                                "file again with stages.build_proposals")
+            mask = object_labels(mask, objects[number])
+        keys = self.recipe.windows if side is None else replace(self.recipe.windows, warp=side)
+        return window_picture(image, window, keys), window_labels(mask, window, keys.warp)
+
+    def window_id(self, row: int) -> str:
+        """What names a window to a user: image and box."""
+        box = ",".join(str(value) for value in self.rows.columns["window"][row])
+        return f"{self.rows.image_ids[self.images[row]]}[{box}]"
+
+    def _image(self, image_id: str) -> tuple[np.ndarray, np.ndarray, list[VocObject]]:
+        if image_id not in self._read:
+            image, mask = self.voc.read_pair(image_id)
+            self.rows.check_size(image_id, mask.shape)
+            least = self.recipe.data.least_object_pixels
+            self._read[image_id] = image, mask, self.voc.objects(image_id, mask, least) if self.own_only else []
+            if len(self._read) > 4:
+                self._read.popitem(last=False)
+        return self._read[image_id]
+
+    def _stored(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            if self._file is None:  # opened in each loading process: an HDF5 handle does not survive a fork
+                self._file = h5py.File(self.rows.path, "r")
+            picture, labels = (self._file[name][slice(*self.rows.crops[name][row : row + 2])] for name in CROPS)
+        except (OSError, KeyError, ValueError) as error:  # a checksum that does not fit among them
+            raise self._damaged(row, str(error)) from None
+        side = self.recipe.windows.warp
+        picture, labels = self._decoded(row, picture, (side, side, 3)), self._decoded(row, labels, (side, side))
+        if ((labels >= len(self.rows.attributes["classes"])) & (labels != VOID)).any():
+            raise self._damaged(row, "it has labels of no class")
+        return np.ascontiguousarray(picture[..., ::-1]), labels
+
+    def _decoded(self, row: int, encoded: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        try:
+            with Image.open(io.BytesIO(encoded)) as header:  # before a wrong size takes memory
+                size = header.size
+        except Exception as error:  # Pillow raises many kinds
+            raise self._damaged(row, str(error)) from None
+        decoded = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED) if size == shape[1::-1] else None
+        if decoded is None or decoded.shape != shape or decoded.dtype != np.uint8:
+            raise self._damaged(row, f"it is {size[0]}x{size[1]}, or cannot be decoded as 8-bit "
+                                     f"{'RGB' if len(shape) == 3 else 'grey'} of {shape[1]}x{shape[0]}")
+        return decoded
+
+    def _damaged(self, row: int, why: str) -> UserError:
+        return UserError(f"{self.rows.path}: the crop of row {row} is damaged ({why}); make the file again")
+
+
+class ImageCanvases(Dataset):
+    """Whole images on a square canvas, for FCN. Asked for by (position, index into image_ids)."""
+
+    def __init__(self, voc: VocFolder, image_ids: list[str], side: int, augment: bool, seed: tuple[int, ...]) -> None:
+        self.voc, self.image_ids, self.side, self.augment, self.seed = voc, image_ids, side, augment, seed
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, item: tuple[int, int]) -> Example:
+        position, index = item
+        image, mask = self.voc.read_pair(self.image_ids[index])
+        picture, labels = on_canvas(image, self.side, MEAN_RGB), on_canvas(mask, self.side, VOID)
+        flip = self.augment and bool(np.random.default_rng([*self.seed, position]).integers(2))
+        return *crop(picture, labels, 0, 0, self.side, flip), index
+
+    def window_id(self, row: int) -> str:
+        """The image's id."""
+        return self.image_ids[row]
+
+
+def on_canvas(array: np.ndarray, side: int, fill: np.ndarray | int) -> np.ndarray:
+    """An image or mask in the top left corner of a side x side canvas [R]; larger ones are shrunk to fit."""
+    height, width = array.shape[:2]
+    if max(height, width) > side:
+        size = canvas_size(height, width, side)[::-1]
+        array = cv2.resize(array, size, interpolation=cv2.INTER_AREA if array.ndim == 3 else cv2.INTER_NEAREST)
+    canvas = np.empty((side, side, *array.shape[2:]), np.uint8)
+    canvas[:] = np.round(fill)
+    canvas[: array.shape[0], : array.shape[1]] = array
+    return canvas
+
+
+def canvas_size(height: int, width: int, side: int) -> tuple[int, int]:
+    """The height and width that an image takes on the canvas."""
+    scale = min(1.0, side / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def crop(picture: np.ndarray, labels: np.ndarray, top: int, left: int, side: int, flip: bool) -> tuple[Tensor, Tensor]:
+    """side x side of a picture and its labels, mirrored if asked: uint8 tensors 3 x S x S and S x S."""
+    place = slice(top, top + side), slice(left, left + side)
+    picture, labels = picture[place], labels[place]
+    if flip:
+        picture, labels = picture[:, ::-1], labels[:, ::-1]
+    return torch.from_numpy(picture.transpose(2, 0, 1).copy()), torch.from_numpy(labels.copy())
+
+
+def epoch_order(classes: np.ndarray, balance: str, seed: tuple[int, ...]) -> np.ndarray:
+    """The rows of one epoch in random order.
+
+    classes: each row's class. balance 'repeat' [P 6.1]: the rows of each class, in random order, are repeated until
+    the class has as many as the most frequent one; so in an epoch a class's rows come equally often, give or take one.
+    """
+    random = np.random.default_rng(list(seed))
+    if balance == "none":
+        return random.permutation(len(classes))
+    present, counts = np.unique(classes, return_counts=True)
+    repeated = [np.resize(random.permutation(np.flatnonzero(classes == one)), counts.max()) for one in present]
+    return random.permutation(np.concatenate(repeated))
+
+
+def positions(classes: np.ndarray, balance: str, seed: tuple[int, ...], start: int,
+              stop: int) -> Iterator[tuple[int, int]]:
+    """(position, row) for positions start .. stop - 1 of an endless sequence of epochs."""
+    epoch, order = -1, np.empty(0, np.int64)
+    length = len(epoch_order(classes, balance, (*seed, 0)))
+    for position in range(start, stop):
+        if position // length != epoch:
+            epoch = position // length
+            order = epoch_order(classes, balance, (*seed, epoch))
+        yield position, int(order[position % length])
+
+
+class Batches:
+    """A batch sampler over given (position, row) pairs."""
+
+    def __init__(self, items: Iterator[tuple[int, int]] | list[tuple[int, int]], size: int) -> None:
+        self.items, self.size = items, size
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        batch = []
+        for item in self.items:
+            batch.append(item)
+            if len(batch) == self.size:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+
+def load(dataset: Dataset, items: Iterator[tuple[int, int]] | list[tuple[int, int]], size: int,
+         workers: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Batches of pictures (uint8 N x 3 x S x S), labels (uint8 N x S x S) and rows, loaded by worker processes.
+
+    The loader draws its workers' seeds from a generator of its own: drawing from the global one would make what
+    follows depend on how often loaders were made, and a resumed training would differ. Raises the dataset's UserError;
+    LostWorker when a worker was killed, at a moment when the next batch is waited for.
+    """
+    loader = DataLoader(
+        _ErrorsAsItems(dataset),
+        batch_sampler=Batches(items, size),
+        num_workers=workers,
+        collate_fn=_collate,
+        worker_init_fn=_start_worker if workers else None,
+        multiprocessing_context=worker_context() if workers else None,
+        generator=torch.Generator(),
+        pin_memory=torch.cuda.is_available(),
+    )
+    with StopRequest():  # torch's iterator does not survive an interruption while it starts its processes
+        batches = iter(loader)
+    if workers and threading.current_thread() is threading.main_thread():
+        # torch's handler raises in the middle of anything, a step of the solver say; waiting for a batch it looks too.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        while (batch := _next(batches)) is not None:
+            if isinstance(batch, UserError):
+                raise batch
+            yield batch
+    finally:
+        del batches  # ends the processes now, not when the last traceback is gone
+
+
+def _next(batches: Iterator) -> list[Tensor] | UserError | None:
+    """The next batch or an error; None at the end."""
+    try:
+        return next(batches, None)
+    except (RuntimeError, EOFError, OSError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+            raise  # CUDA's, of the thread that pins memory
+        what = " ".join(str(error).split()) or type(error).__name__
+        return LostWorker(f"a loading process was killed ({what})", "--set train.workers")
+
+
+class _ErrorsAsItems(Dataset):
+    """Hands errors on as items: what is raised in a loading process, torch turns into a text of tracebacks.
+
+    An error that is no UserError (memory, OpenCV's) becomes one, which names the window.
+    """
+
+    def __init__(self, dataset: WindowCrops | ImageCanvases) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, item: tuple[int, int]) -> Example | UserError:
+        try:
+            return self.dataset[item]
+        except UserError as error:
+            return error
+        except Exception as error:
+            return UserError(f"{self.dataset.window_id(item[1])}: {describe(error)}")
+
+
+def _collate(examples: list[Example | UserError]) -> list[Tensor] | UserError:
+    try:
+        return next((one for one in examples if isinstance(one, UserError)), None) or default_collate(examples)
+    except Exception as error:
+        return UserError(f"a batch of {len(examples)} windows cannot be put together: {describe(error)}")
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def network_input(pictures: Tensor) -> Tensor:
+    """uint8 RGB N x 3 x H x W to what the network takes: float32, minus the mean, unscaled."""
+    mean = torch.from_numpy(MEAN_RGB).to(pictures.device)
+    return pictures.float() - mean[:, None, None]

@@ -1,0 +1,75 @@
+"""Reads images and label maps from files; what they must be, and their size, is checked before they take memory."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from deconvnet.support.errors import UserError
+
+EXIF_ORIENTATION = 0x0112
+MOST_PIXELS = 50_000_000  # of an image that is read: edges and EdgeBoxes take 72 bytes a pixel, so 3.6 GB
+
+
+def read_rgb(path: Path | str) -> np.ndarray:
+    """An RGB uint8 image. Grey, RGBA, 16-bit, rotated by an EXIF mark, cut short: a UserError that says what to do."""
+    path = Path(path)
+    with _opened(path) as picture:
+        wide = any(";16" in str(tile[3]) for tile in picture.tile)  # Pillow would take the upper 8 bits of 16-bit RGB
+        if picture.mode != "RGB" or wide:
+            depth = "16-bit" if picture.mode.startswith("I") or wide else picture.mode
+            raise UserError(f"{path}: {depth} image; expected 8-bit RGB: convert it, for example with Pillow's "
+                            "convert('RGB')")
+        if picture.getexif().get(EXIF_ORIENTATION, 1) != 1:
+            raise UserError(f"{path}: rotated by an EXIF mark, which masks and boxes do not follow; store the pixels "
+                            "upright, for example with Pillow's ImageOps.exif_transpose")
+        return np.array(picture)
+
+
+def read_size(path: Path | str) -> tuple[int, int]:
+    """An image's height and width, from the start of its file. Raises UserError."""
+    with _opened(Path(path)) as picture:
+        return picture.height, picture.width
+
+
+def read_label_png(path: Path | str) -> np.ndarray:
+    """A label map, uint8 H x W, from a palette PNG or a plain 8-bit index PNG. Raises UserError."""
+    path = Path(path)
+    with _opened(path) as picture:
+        # Pillow would stretch the values of grey PNGs of less than 8 bits to 0 .. 255; those of palette PNGs it keeps.
+        eight_bit_grey = picture.mode == "L" and all(tile[3] == "L" for tile in picture.tile)
+        if picture.format != "PNG" or not (picture.mode == "P" or eight_bit_grey):
+            raise UserError(f"{path}: {picture.format} image of mode {picture.mode}; expected a label map: a palette "
+                            "PNG, or an 8-bit grey one")
+        return np.array(picture)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The image, not decoded yet. One that is too large is refused here: half a megabyte may hold 169 megapixels."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of a limit above ours
+            picture = Image.open(path)
+        with picture:
+            if picture.width * picture.height > MOST_PIXELS:
+                raise UserError(_too_large(path, f"{picture.width}x{picture.height}"))
+            yield picture
+    except Image.DecompressionBombError:
+        raise UserError(_too_large(path, f"over {2 * Image.MAX_IMAGE_PIXELS:,} pixels")) from None
+    except (UserError, MemoryError):
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such image") from None
+    except UnidentifiedImageError as error:
+        raise UserError(f"{path}: not an image that can be read: {error}") from None
+    except Exception as error:  # Pillow raises many kinds for a file cut short or damaged
+        raise UserError(f"{path}: the file is cut short, damaged or not to be read: {error}") from None
+
+
+def _too_large(path: Path, size: str) -> str:
+    return (f"{path}: {size} is too large; expected at most {MOST_PIXELS / 1e6:.0f} megapixels: shrink it, or cut it "
+            "into several")

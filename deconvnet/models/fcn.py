@@ -1,0 +1,179 @@
+"""FCN-32s, 16s and 8s on VGG16 (Long, Shelhamer, Darrell, CVPR 2015): the ensemble's partner.
+
+    VGG16 with fc6, fc7 as convolutions -> score_fr -> upscore32 -> crop                                     32s
+    score_fr -> upscore2 + score_pool4 (cropped) -> upscore16 -> crop                                        16s
+    score_fr -> upscore2 + score_pool4 (cropped) -> upscore_pool4 + score_pool3 (cropped) -> upscore8 -> crop 8s
+
+Layers carry the names of the published Caffe nets. As there: conv1_1 is padded so far that fc6 finds a full
+window for any image (100 for its 7x7 kernel), pooling rounds sizes up, score layers start at zero, upsampling
+at bilinear interpolation. As in the paper the last upsampling stays bilinear while the others learn (the Caffe
+files published later fix them all). The scaled skips of the later "at once" files are left out.
+
+Without batch normalisation (the published nets) dropout of 0.5 follows fc6 and fc7. With it, which lets the
+network train from random weights, there is no dropout: the statistics at test time would not fit any more.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from deconvnet import recipe as recipes
+from deconvnet.models.deconvnet import FC_CHANNELS, VGG16_BLOCKS, batch_norm_name, convolution_names, scaled
+from deconvnet.support.errors import UsageError, UserError
+
+DROPOUT = 0.5
+LEAST_FC6_KERNEL = 3  # a smaller one would need negative crops
+SKIPS = {32: (), 16: ("score_pool4",), 8: ("score_pool4", "score_pool3")}  # score layers besides score_fr
+UPSAMPLINGS = {32: ("upscore32",), 16: ("upscore2", "upscore16"), 8: ("upscore2", "upscore_pool4", "upscore8")}
+FACTORS = {"upscore2": 2, "upscore_pool4": 2, "upscore8": 8, "upscore16": 16, "upscore32": 32}
+
+
+class Fcn(nn.Module):
+    """One of the three. Input N x 3 x H x W (RGB minus mean, any size), output scores N x classes x H x W."""
+
+    def __init__(self, stride: int, class_count: int, recipe: recipes.Fcn) -> None:
+        """stride: 32, 16 or 8, of the finest scores. Raises UsageError for an fc6 kernel that cannot be aligned."""
+        super().__init__()
+        if recipe.fc6_kernel < LEAST_FC6_KERNEL:
+            raise UsageError(f"recipe key fcn.fc6_kernel is {recipe.fc6_kernel}; expected at least {LEAST_FC6_KERNEL}")
+        self.stride = stride
+        self.class_count = class_count
+        self.batch_norm = recipe.batch_norm
+        self.offsets = crop_offsets(stride, recipe.fc6_kernel)
+        channels = [scaled(count, recipe.width) for _, count in VGG16_BLOCKS]
+        fc = scaled(FC_CHANNELS, recipe.width)
+
+        before = 3
+        for names, after in zip(convolution_names(), channels, strict=True):
+            for name in names:
+                padding = border_padding(recipe.fc6_kernel) if name == "conv1_1" else 1
+                self._add(name, nn.Conv2d(before, after, 3, padding=padding))
+                before = after
+        self._add("fc6", nn.Conv2d(before, fc, recipe.fc6_kernel))
+        self._add("fc7", nn.Conv2d(fc, fc, 1))
+
+        inputs = {"score_fr": fc, "score_pool4": channels[3], "score_pool3": channels[2]}
+        for name in ("score_fr", *SKIPS[stride]):
+            self.add_module(name, nn.Conv2d(inputs[name], class_count, 1))
+        for name in UPSAMPLINGS[stride]:
+            factor = FACTORS[name]
+            layer = nn.ConvTranspose2d(class_count, class_count, 2 * factor, stride=factor, bias=False)
+            self.add_module(name, layer)
+        self.get_submodule(UPSAMPLINGS[stride][-1]).requires_grad_(False)
+        self.initialise_head()
+
+    def initialise_head(self) -> None:
+        """Score layers to zero, upsampling to bilinear interpolation."""
+        for name in ("score_fr", *SKIPS[self.stride]):
+            for parameter in self.get_submodule(name).parameters():
+                nn.init.zeros_(parameter)
+        for name in UPSAMPLINGS[self.stride]:
+            with torch.no_grad():
+                self.get_parameter(f"{name}.weight").copy_(bilinear_weight(self.class_count, FACTORS[name]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        x, pools = images, {}
+        for block, names in enumerate(convolution_names(), 1):
+            for name in names:
+                x = self._layer(name, x)
+            x = F.max_pool2d(x, 2, ceil_mode=True)
+            pools[f"score_pool{block}"] = x
+        for name in ("fc6", "fc7"):
+            x = self._layer(name, x)
+            if not self.batch_norm:
+                x = F.dropout(x, DROPOUT, self.training)
+        x = self.score_fr(x)
+        for upsampling, skip in zip(UPSAMPLINGS[self.stride], SKIPS[self.stride], strict=False):
+            x = _add_cropped(getattr(self, upsampling)(x), getattr(self, skip)(pools[skip]), self.offsets[skip])
+        x = getattr(self, UPSAMPLINGS[self.stride][-1])(x)
+        first, (height, width) = self.offsets["output"], images.shape[-2:]
+        return x[..., first : first + height, first : first + width].contiguous()
+
+    def _add(self, name: str, layer: nn.Conv2d) -> None:
+        self.add_module(name, layer)
+        if self.batch_norm:
+            self.add_module(batch_norm_name(name), nn.BatchNorm2d(layer.out_channels))
+
+    def _layer(self, name: str, x: Tensor) -> Tensor:
+        x = getattr(self, name)(x)
+        if self.batch_norm:
+            x = getattr(self, batch_norm_name(name))(x)
+        return F.relu(x, inplace=True)
+
+
+def border_padding(fc6_kernel: int) -> int:
+    """conv1_1's padding: the least that gives fc6 (stride 32) a window for a 1 x 1 image, and crops >= 0; 100 for 7."""
+    return 16 * (fc6_kernel - 1) + 4
+
+
+def crop_offsets(stride: int, fc6_kernel: int) -> dict[str, int]:
+    """First row (and column) that each crop keeps: {"score_pool4": 5, "score_pool3": 9, "output": 31} for 8, 7.
+
+    Every map is followed as step and start: the centre of its cell i lies at image coordinate step * i + start.
+    A convolution (kernel k, padding p) moves start by step * ((k - 1) / 2 - p), a 2x2 pooling moves it by
+    step / 2 and doubles step, an upsampling by f (kernel 2f) divides step by f, then moves start by
+    -step * (2f - 1) / 2. A crop keeps the cells whose centres agree.
+    """
+    step, start = 1.0, 1.0 - border_padding(fc6_kernel)
+    starts = {}
+    for block in range(1, len(VGG16_BLOCKS) + 1):
+        start += step / 2
+        step *= 2
+        starts[f"score_pool{block}"] = start
+    start += step * (fc6_kernel - 1) / 2
+    offsets = {}
+    for upsampling, skip in zip(UPSAMPLINGS[stride], (*SKIPS[stride], "output"), strict=True):
+        step /= FACTORS[upsampling]
+        start -= step * (2 * FACTORS[upsampling] - 1) / 2
+        if skip == "output":
+            offsets[skip] = int(-start)
+        else:
+            offsets[skip] = int((start - starts[skip]) / step)
+    return offsets
+
+
+def bilinear_weight(channels: int, factor: int) -> Tensor:
+    """A ConvTranspose2d weight, channels x channels x 2f x 2f, that upsamples each channel by f bilinearly.
+
+    The rule of Caffe's BilinearFiller for the even kernels used here: 1 - |i / f - c|, c = (2f - 1) / 2f; with
+    stride f that is linear interpolation between the centres of the cells.
+    """
+    centre = (2 * factor - 1) / (2 * factor)
+    profile = 1 - (torch.arange(2 * factor, dtype=torch.float64) / factor - centre).abs()
+    weight = torch.zeros(channels, channels, 2 * factor, 2 * factor)
+    weight[range(channels), range(channels)] = torch.outer(profile, profile).float()
+    return weight
+
+
+def fcn_from_shallower(target: Fcn, source_state: dict[str, Tensor]) -> None:
+    """Starts a 16s from a trained 32s's state, or an 8s from a 16s's: all that both have is copied.
+
+    The new score layer starts at zero, new upsampling at bilinear. Raises UserError for a state of another network.
+    """
+    if target.stride == 32:
+        raise ValueError("FCN-32s is the first step: there is none before it")
+    source_stride = 2 * target.stride
+    own = target.state_dict()
+    known = set(UPSAMPLINGS[source_stride]) | {"score_fr", *SKIPS[source_stride]}
+    new = {name for name in (*SKIPS[target.stride], *UPSAMPLINGS[target.stride]) if name not in known}
+    shared = {name: value for name, value in own.items() if name.split(".")[0] not in new}
+    for name, value in shared.items():
+        if name not in source_state:
+            raise UserError(f"FCN-{target.stride}s from FCN-{source_stride}s: the source has no {name}")
+        if source_state[name].shape != value.shape:
+            raise UserError(
+                f"FCN-{target.stride}s from FCN-{source_stride}s: {name} is {tuple(source_state[name].shape)}, "
+                f"expected {tuple(value.shape)}: both must be of the same recipe"
+            )
+    target.initialise_head()
+    target.load_state_dict({name: source_state[name] for name in shared}, strict=False)
+
+
+def _add_cropped(coarse: Tensor, fine: Tensor, offset: int) -> Tensor:
+    """coarse + the part of `fine` that begins at `offset`.
+
+    As large as coarse; only for an fc6 kernel of 3 can `fine` end a cell or two before it, behind the image.
+    """
+    height = min(coarse.shape[-2], fine.shape[-2] - offset)
+    width = min(coarse.shape[-1], fine.shape[-1] - offset)
+    return coarse[..., :height, :width] + fine[..., offset : offset + height, offset : offset + width]

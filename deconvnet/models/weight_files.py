@@ -1,0 +1,118 @@
+"""Weights on disk: safetensors files under a checksum, and torch.save files, read without running what is in them.
+
+torch writes the CRC of each part of its file, as zip has it, but does not look at it when it reads; here it is.
+"""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from deconvnet.schemas import NetworkAbout, checked
+from deconvnet.support.atomic import written_whole
+from deconvnet.support.errors import UserError
+
+METADATA_KEY, DIGEST_KEY = "deconvnet", "sha256"  # ours, in a safetensors file's metadata
+
+
+def save_safetensors(model: nn.Module, path: Path | str, metadata: dict[str, Any]) -> None:
+    """Writes a model's state whole, with metadata (anything JSON can say) that tells how to build it again."""
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    write_safetensors(save_file, state, path, metadata)
+
+
+def write_safetensors(save: Callable[..., None], tensors: Mapping[str, Tensor | np.ndarray], path: Path | str,
+                      metadata: dict[str, Any]) -> None:
+    """Writes tensors by safetensors' `save` of their kind (torch's or NumPy's), with metadata and a digest of all."""
+    text = json.dumps(metadata)
+    with written_whole(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the umask has it; safetensors would leave 0600
+        try:
+            save(tensors, temporary, {METADATA_KEY: text, DIGEST_KEY: _digest(tensors, text)})
+        except SafetensorError as error:
+            raise UserError(f"{path}: cannot be written ({error}): free some space and run again") from None
+        os.chmod(temporary, mode)
+
+
+def read_safetensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a safetensors file, and its metadata ({} in a file of another program).
+
+    Raises UserError for a file that is missing, cut short, damaged or something else. Files of other programs have no
+    digest to tell the damaged by.
+    """
+    path = existing(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            told = file.metadata() or {}
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not a whole safetensors file ({_first_line(error)}): make or fetch it again"
+                        ) from None
+    text = told.get(METADATA_KEY, "{}")
+    if DIGEST_KEY in told and told[DIGEST_KEY] != _digest(tensors, text):
+        raise UserError(f"{path}: damaged: its SHA-256 is not the one written with it: make or fetch it again")
+    about = checked(NetworkAbout, text.encode(), path, f"its {METADATA_KEY!r} metadata should be a JSON object as this "
+                                                       "program writes it: make or fetch the file again")
+    return tensors, about.model_dump(exclude_unset=True)
+
+
+def _digest(tensors: Mapping[str, Tensor | np.ndarray], text: str) -> str:
+    """SHA-256 over the metadata's text and each tensor's name, type, shape and bytes, by name."""
+    found = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        found.update(f"\n{name} {str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}\n".encode())
+        if isinstance(value, Tensor):
+            found.update(value.reshape(-1).view(torch.uint8).numpy())
+        else:
+            found.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+    return found.hexdigest()
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """A state dict from a .safetensors file or, without unpickling code, from a torch.save file. Raises UserError."""
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)[0]
+    try:
+        state = load_torch_file(existing(path), "cpu")
+    except UserError:
+        raise
+    except Exception as error:  # torch and pickle raise many kinds for a file that is cut or something else
+        if isinstance(error, OSError) and error.filename:  # it may not be read, say; torch's for a cut file has none
+            raise
+        raise UserError(f"{path}: not a whole PyTorch weights file ({_first_line(error)}): fetch it again") from None
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: holds a {type(state).__name__}, expected a state dict (names and tensors)")
+    return state
+
+
+def load_torch_file(path: Path, device: torch.device | str) -> Any:
+    """What a torch.save file holds, its checksums verified. Raises whatever zipfile, torch and pickle raise."""
+    if zipfile.is_zipfile(path):  # else the format of before 2020, which has none
+        with zipfile.ZipFile(path) as parts:
+            damaged = parts.testzip()
+        if damaged:
+            raise ValueError(f"{damaged} in it is damaged")
+    return torch.load(path, map_location=device, weights_only=True)
+
+
+def existing(path: Path | str) -> Path:
+    """The path, if there is a file. Raises UserError."""
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file")
+    return Path(path)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return text.splitlines()[0][:200]

@@ -1,0 +1,239 @@
+"""The run folder: all that a run was, and where each stage finds what the stage before it made."""
+
+import argparse
+import logging
+import os
+import platform
+import subprocess
+from collections.abc import Sequence
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from deconvnet.data.contents import Contents
+from deconvnet.data.synthetic import generate
+from deconvnet.data.voc import VocFolder
+from deconvnet.recipe import Recipe, load_recipe, recipe_difference, recipe_to_dict, save_recipe
+from deconvnet.run_sources import NOT_SHAPING, check_source, find_sources, given_source, require_sources
+from deconvnet.schemas import DataSet, RunRecord, read_json
+from deconvnet.support.atomic import remove_leftovers, write_json
+from deconvnet.support.errors import UsageError
+
+log = logging.getLogger(__name__)
+
+PACKAGES = ("torch", "torchvision", "opencv-contrib-python", "pydensecrf2", "numpy", "scipy", "h5py")
+DEFAULT_RUN = Path("runs/default")
+DEFAULT_RECIPE = "tiny"
+SYNTHETIC = Path("data/synthetic")
+WORKERS_PER_CORE = 16  # at most; more than one is seldom of use
+RESULTS = ("proposals", "windows", "stage1", "stage2", "fcn32s", "fcn16s", "fcn8s", "scores", "predictions", "labelled")
+
+
+class RunFolder:
+    """Paths inside a run folder, its recipe and its data set."""
+
+    def __init__(self, root: Path, recipe: Recipe, voc_root: Path | None, sources: Sequence[Path] = ()) -> None:
+        """voc_root: None for a run that has not needed its data set's folder yet. sources: the runs whose proposals and
+        windows this one uses where it has none of its own (--from), the nearest first.
+        """
+        self.root, self.recipe, self.voc_root, self.sources = root, recipe, voc_root, sources
+        self.recorded = recipe  # what recipe.yaml says; recipe itself may hold what a command's --set says
+
+    def voc(self) -> VocFolder:
+        """The run's data set. Raises UsageError when its folder is unknown or missing."""
+        if self.voc_root is None:
+            raise UsageError(f"{self.root}: this needs the data set's images: give --voc-root")
+        return VocFolder(self.voc_root, self.recipe.data.classes)
+
+    @cached_property
+    def contents(self) -> Contents:
+        """Hashes of the data set's files."""
+        return Contents(self.root / "contents.json", [source / "contents.json" for source in self.sources])
+
+    def recipe_keys(self, *prefixes: str) -> dict[str, object]:
+        """The recipe's values whose dotted names begin with one of the prefixes."""
+        return {name: value for name, value in recipe_to_dict(self.recipe).items() if name.startswith(prefixes)}
+
+    def window_keys(self) -> dict[str, object]:
+        """The recipe's values that decide which windows a data set's objects and proposals give, and how they look."""
+        keys = self.recipe_keys("windows.", "data.least_object_pixels")
+        return {name: value for name, value in keys.items() if name != NOT_SHAPING}
+
+    def proposals(self, split: str) -> Path:
+        """The split's EdgeBoxes proposals: this run's, or those of the run that it was begun from."""
+        return self._made(Path("proposals", f"{split}.h5"))
+
+    def windows(self, stage: int, split: str) -> Path:
+        """The windows that a stage trains, or is validated, on: this run's, or those of the run it was begun from."""
+        return self._made(Path("windows", f"stage{stage}-{split}.h5"))
+
+    def _made(self, name: Path) -> Path:
+        places = [folder / name for folder in (self.root, *self.sources)]
+        return next((path for path in places if path.is_file()), places[0])
+
+    def training(self, name: str) -> Path:
+        """name: stage1, stage2, fcn32s, fcn16s or fcn8s."""
+        return self.root / name
+
+    def network(self, name: str) -> Path:
+        """A training's final weights, BN statistics included."""
+        return self.training(name) / "network.safetensors"
+
+    def scores(self, split: str, name: str) -> Path:
+        """A network's score maps of a split."""
+        return self.root / "scores" / split / name
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """--run, --recipe, --set, --voc-root: the same for every command."""
+    group = parser.add_argument_group("run")
+    group.add_argument("--run", type=Path, metavar="FOLDER",
+                       default=Path(os.environ.get("DECONVNET_RUN", DEFAULT_RUN)),
+                       help=f"run folder (default: $DECONVNET_RUN, else {DEFAULT_RUN})")
+    group.add_argument("--recipe", metavar="NAME",
+                       help="a recipe of experiments/recipes or a YAML file (default: the run's own, else "
+                            f"{DEFAULT_RECIPE})")
+    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                       help="change a recipe key; may repeat (`python -m stages.inspect recipe` lists the keys)")
+    group.add_argument("--from", type=Path, dest="source", metavar="RUN",
+                       help="begin the run with another run's recipe (and --set), on that run's proposals and windows, "
+                            "which are read where they are")
+    group.add_argument("--voc-root", type=Path, metavar="FOLDER",
+                       help="VOC-layout folder (default: the run's own, else $DECONVNET_VOC_ROOT, else a synthetic set "
+                            f"made in {SYNTHETIC})")
+
+
+def open_run(options: argparse.Namespace, free_keys: tuple[str, ...] = (), needs_images: bool = True,
+             begins: bool = False) -> RunFolder:
+    """Opens the run folder, or makes it, with its recipe and data set written down.
+
+    free_keys: prefixes of recipe keys that may change within a run (say, 'crf.'); a change of any other key is a
+    UsageError that names it, since what the run holds was made with the old value. needs_images: whether the data
+    set's folder must be there (training from materialized windows does without). begins: whether the command makes a
+    run without being told a recipe; others then raise UsageError, as a mistyped folder is no new run.
+    """
+    root: Path = options.run
+    saved = root / "recipe.yaml"
+    if root.exists() and not root.is_dir():
+        raise UsageError(f"{root}: a file; expected a run folder, or a name for a new one")
+    begun = saved.is_file() and any((root / name).is_dir() for name in RESULTS)
+    sources = find_sources(root, given_source(root, options.source, begun))
+    require_sources(root, sources)
+    old = load_recipe(saved, complete=True) if begun else None
+    recipe = _begun_recipe(options, old, free_keys) if old else _new_recipe(options, sources, begins)
+    for source in sources:
+        check_source(root, recipe, source)
+    run = RunFolder(root, recipe, _voc_root(options, root, sources, needs_images), sources)
+    run.recorded = old or recipe
+    if needs_images:
+        run.voc()  # a wrong folder is an error before anything is written
+    remove_leftovers(root)
+    record = {}
+    if (root / "run.json").is_file():
+        record = read_json(root / "run.json", RunRecord).model_dump(exclude_unset=True, by_alias=True)
+    # There is none either where recipe and windows were copied to a training machine.
+    wanted = (record or {"seed": recipe.seed, **provenance()}) | ({"from": str(sources[0])} if sources else {})
+    if wanted != record:
+        write_json(root / "run.json", wanted)
+    if not begun:  # nothing was made with another recipe yet
+        save_recipe(recipe, saved)
+    if run.voc_root and (not (root / "data.json").is_file() or options.voc_root):
+        write_json(root / "data.json", {"voc_root": str(run.voc_root.resolve())})
+    log.info("run %s: recipe %s, seed %d, data %s", root, recipe.name, recipe.seed, run.voc_root or "not needed")
+    return run
+
+
+def _begun_recipe(options: argparse.Namespace, old: Recipe, free_keys: tuple[str, ...]) -> Recipe:
+    """The recipe of a run that holds results; raises UsageError where it would change a key that is not free."""
+    saved = options.run / "recipe.yaml"
+    new = load_recipe(options.recipe or saved, options.set)
+    changed = recipe_difference(recipe_to_dict(old), recipe_to_dict(new))
+    fixed = [name for name in changed if not name.startswith(free_keys)]
+    if fixed:
+        before, after = changed[fixed[0]]
+        raise UsageError(f"{options.run}: this run's recipe has {fixed[0]} = {before!r}, not {after!r}; use another "
+                         f"--run folder for another recipe (--from {options.run} begins one on this run's proposals "
+                         "and windows)")
+    return new
+
+
+def _new_recipe(options: argparse.Namespace, sources: list[Path], begins: bool) -> Recipe:
+    """The recipe of a run that holds nothing yet: the one given, else that of --from, else what is saved there."""
+    saved = options.run / "recipe.yaml"
+    if options.recipe:
+        return load_recipe(options.recipe, options.set)
+    if options.source:
+        return load_recipe(sources[0] / "recipe.yaml", options.set, complete=True)
+    if saved.is_file():
+        return load_recipe(saved, options.set, complete=True)
+    if not begins:
+        raise UsageError(f"{options.run}: no run here (is --run or $DECONVNET_RUN right?); `python -m "
+                         f"stages.build_proposals --run {options.run}` begins one")
+    log.info("no --recipe given: %s, which is sized for a CPU; the paper's is --recipe paper", DEFAULT_RECIPE)
+    return load_recipe(DEFAULT_RECIPE, options.set)
+
+
+def provenance() -> dict[str, object]:
+    """Commit, versions and machine, for everything that is recorded."""
+    return {
+        "commit": git_commit(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+
+
+def git_commit() -> str:
+    """The checkout's commit, with -dirty when files differ from it; 'unknown' outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _voc_root(options: argparse.Namespace, root: Path, sources: list[Path], needed: bool) -> Path | None:
+    records = [folder / "data.json" for folder in (root, *sources)]
+    recorded = next((path for path in records if path.is_file()), records[0])
+    known = None
+    if recorded.is_file():
+        known = Path(read_json(recorded, DataSet).voc_root)
+    if options.voc_root:
+        given = options.voc_root.resolve()
+        same = known in (given, given.parent) or (known and known.parent == given)  # .../VOCdevkit or .../VOC2012 in it
+        if known and known.is_dir() and not same:  # gone: it was moved; lists are compared
+            raise UsageError(f"{root}: this run's data set is {known}, not {options.voc_root}; use another --run "
+                             "folder")
+        return options.voc_root
+    if known or not needed:
+        return known
+    if "DECONVNET_VOC_ROOT" in os.environ:
+        return Path(os.environ["DECONVNET_VOC_ROOT"])
+    if sources or any((root / made).is_dir() for made in ("proposals", "windows")):  # of other images than those below
+        raise UsageError(f"{root}: this needs the data set's images, and their folder is not recorded here: give "
+                         "--voc-root")
+    log.info("no --voc-root given: the synthetic set in %s", SYNTHETIC)
+    return generate(SYNTHETIC, train=300, val=60, seed=0, side=160)
+
+
+def default_workers() -> int:
+    """One worker a core."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def check_workers(count: int, least: int) -> None:
+    """Raises UsageError for a number of processes that only costs memory. least: 0 where none means in this process."""
+    most = WORKERS_PER_CORE * default_workers()
+    if not least <= count <= most:
+        own = " (0: in this process)" if least == 0 else ""
+        raise UsageError(f"--workers {count}: expected {least}{own} to {most}, {WORKERS_PER_CORE} a core")
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds what may draw from a global generator; everything of this project takes its own."""
+    import torch
+
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)

@@ -1,0 +1,116 @@
+"""Files are written whole or not at all."""
+
+import io
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from deconvnet.support.interrupts import StopRequest
+
+LONGEST_NAME = 200  # bytes; file systems take 255, and temporary files carry more than the name
+
+
+def check_name(name: str, what: str, wanted: str) -> None:
+    """Raises ValueError unless `name` can be a file's: no path, not hidden as temporary files are, not too long.
+
+    what, wanted: for the message, "WHAT is NAME; expected WANTED".
+    """
+    if not name or name[0] == "." or "/" in name or "\\" in name or not name.isprintable():
+        raise ValueError(f"{what} is {name[:80]!r}; expected {wanted}: no folder, no leading dot, no suffix")
+    if len(name.encode()) > LONGEST_NAME:
+        raise ValueError(f"{what} is {name[:40]!r}..., {len(name.encode())} bytes long; expected {wanted} of at most "
+                         f"{LONGEST_NAME}")
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.part(\.\w+)?")  # what written_whole makes
+
+
+@contextmanager
+def written_whole(path: Path | str) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; renames it to `path` on success, removes it on any failure.
+
+    A reader therefore sees the old file, or the new one, never a part. The temporary name keeps the
+    suffix, since some writers (Pillow, OpenCV) choose the format by it. Missing folders are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files in a folder that killed processes left; those of processes at work stay."""
+    for left in folder.glob(".*.part*"):
+        if (found := _TEMPORARY.fullmatch(left.name)) and not is_running(int(found[1])):
+            left.unlink(missing_ok=True)
+
+
+def is_running(process: int) -> bool:
+    """Whether this machine has a process of this id."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+@contextmanager
+def hdf5_written_whole(path: Path | str) -> Iterator[h5py.File]:
+    """Yields an HDF5 file to write into, that becomes `path` whole or not at all. Raises OSError for a full disk.
+
+    HDF5 does not survive a write that fails: it prints tracebacks for every open object, and then crashes the
+    process. So it never gets to see one: the file is kept from it, and the failure is raised afterwards. Nor does it
+    survive Ctrl-C in one of our functions that it calls: that waits for the end, or for a StopRequest within.
+    """
+    with StopRequest(), written_whole(path) as temporary, _Forgiving(temporary) as disk:
+        try:
+            with h5py.File(disk, "w", libver=("v110", "v110")) as file:
+                yield file
+        finally:
+            if disk.failure:
+                raise disk.failure
+
+
+class _Forgiving(io.FileIO):
+    """A file that keeps its first failure in `failure` and takes all that comes after it without writing."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self.failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data).cast("B")
+        try:
+            while self.failure is None and len(rest):
+                rest = rest[super().write(rest):]
+        except OSError as error:
+            self.failure = error
+        return len(memoryview(data).cast("B"))
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.failure = self.failure or error
+            return size or 0
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Writes a text file (UTF-8) whole."""
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Writes a JSON file whole, indented, with a final newline."""
+    write_text(path, json.dumps(value, indent=2) + "\n")

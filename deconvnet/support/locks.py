@@ -1,0 +1,93 @@
+"""One command at a time may write a file or folder; whoever comes second is told who holds it."""
+
+import errno
+import json
+import logging
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+from deconvnet.support.atomic import is_running, write_json
+from deconvnet.support.errors import UserError
+
+log = logging.getLogger(__name__)
+
+NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # what file systems without it answer
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+DYING = 10.0  # seconds that the processes of a killed command may take to end
+
+
+@contextmanager
+def held(path: Path, wait: bool = False) -> Iterator[None]:
+    """Holds the lock of a file or folder, .NAME.lock beside it, which ends with the process, killed or not.
+
+    Raises UserError, which says who holds it, when it is held; wait: waits for it instead. Where the folder cannot be
+    written there is no lock: nothing can be spoilt there.
+    """
+    path = Path(path).resolve()
+    place = path.with_name(f".{path.name}.lock")
+    who = place.with_suffix(".holder")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock = _acquired(place, path, who, wait)
+    except OSError as error:
+        if error.errno not in READ_ONLY or os.access(place.parent, os.W_OK):
+            raise
+        yield
+        return
+    try:
+        write_json(who, {"process": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+                         "command": " ".join(shlex.join(["python", *sys.orig_argv[1:]]).split())[:300]})
+        yield
+    finally:
+        who.unlink(missing_ok=True)
+        if isinstance(lock, FileLock):  # while it is held; filelock sees that a file it waited for is gone
+            place.unlink(missing_ok=True)
+        lock.release()
+
+
+def _acquired(place: Path, path: Path, who: Path, wait: bool) -> BaseFileLock:
+    lock: BaseFileLock = FileLock(place, timeout=0, fallback_to_soft=False)
+    try:
+        return _acquire(lock, path, who, wait)
+    except OSError as error:
+        if error.errno not in NO_FLOCK:
+            raise
+    log.warning("%s: this file system has no locks: if a command is killed by force there, remove %s", path.parent,
+                place)
+    if not place.stat().st_size:  # the attempt above left it; the marker of a soft lock names its holder
+        place.unlink()
+    return _acquire(SoftFileLock(place, timeout=0), path, who, wait)
+
+
+def _acquire(lock: BaseFileLock, path: Path, who: Path, wait: bool) -> BaseFileLock:
+    try:
+        lock.acquire()
+    except Timeout:
+        holder, gone = _holder(who)
+        if not wait and not gone:
+            raise UserError(f"{path}: in use by {holder}: wait for its end, or end it, and run again") from None
+        if not gone:
+            log.info("%s: waits for %s", path, holder)
+        try:
+            lock.acquire(timeout=-1 if wait else DYING)
+        except Timeout:
+            raise UserError(f"{path}: in use by what is left of {holder}") from None
+    return lock
+
+
+def _holder(who: Path) -> tuple[str, bool]:
+    """Who holds a lock, in words, and whether that process was killed, so that its workers are about to end too."""
+    try:
+        found = json.loads(who.read_text(encoding="utf-8"))
+        gone = found["host"] == platform.node() and not is_running(found["process"])
+        return (f"process {found['process']} on {found['host']} since {found['since']} ({found['command']})", gone)
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another command", False  # that has only just begun

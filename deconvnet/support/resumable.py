@@ -1,0 +1,123 @@
+"""Work on many images, one part file each, so that an interrupted command goes on where it stopped."""
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from zipfile import BadZipFile
+
+import cv2
+import numpy as np
+
+from deconvnet.support.atomic import written_whole
+from deconvnet.support.errors import LostWorker, UnknownLabel, UserError, describe
+from deconvnet.support.progress import progress
+from deconvnet.support.workers import WorkerPool
+
+log = logging.getLogger(__name__)
+
+Arrays = dict[str, np.ndarray]
+
+
+def make_parts(folder: Path, image_ids: list[str], work: Callable[[str], Arrays], workers: int, on_error: str,
+               description: str) -> list[str]:
+    """Calls `work(image_id)` for each image without a part yet; keeps its arrays in folder/ID.npz, written whole.
+
+    work: picklable, sent to each worker once; raises UserError for an image that cannot be used. on_error: 'stop'
+    raises it, naming the image; 'skip' logs it at once and goes on. Returns the ids that have a part, in the order
+    given. Raises UserError when none has, LostWorker when a worker was killed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [image_id for image_id in image_ids if not part_path(folder, image_id).exists()]
+    if len(missing) < len(image_ids):
+        log.info("%s: %d of %d images are done already", description, len(image_ids) - len(missing), len(image_ids))
+    skipped = set()
+    with progress(total=len(missing), desc=description, unit="image") as bar:
+        for image_id, error in _results(missing, work, folder, workers):
+            bar.update()
+            if error is None:
+                continue
+            if on_error == "stop":
+                hint = "" if isinstance(error, UnknownLabel) else "; --on-error skip leaves such images out"
+                raise UserError(f"{error} (image {image_id}{hint})")
+            log.warning("left out: %s (image %s)", error, image_id)
+            skipped.add(image_id)
+    if skipped:
+        log.warning("%s: %d images left out", description, len(skipped))
+    if len(skipped) == len(image_ids):
+        raise UserError(f"{description}: none of the {len(image_ids)} images could be used")
+    return [image_id for image_id in image_ids if image_id not in skipped]
+
+
+def part_path(folder: Path, image_id: str) -> Path:
+    """Where an image's part is."""
+    return folder / f"{image_id}.npz"
+
+
+def write_part(folder: Path, image_id: str, arrays: Arrays) -> None:
+    """Writes an image's arrays whole."""
+    with written_whole(part_path(folder, image_id)) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def read_part(folder: Path, image_id: str) -> Arrays:
+    """An image's arrays. Raises UserError when the part is damaged, as a crash of the machine may leave it."""
+    path = part_path(folder, image_id)
+    try:
+        with np.load(path, allow_pickle=False) as part:
+            return dict(part)
+    except (ValueError, EOFError, KeyError, BadZipFile) as error:
+        raise UserError(f"{path}: damaged ({error}); remove it and run the same command again") from None
+
+
+def remove_parts(folder: Path) -> None:
+    """Removes the parts, once the file made of them is whole."""
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+
+
+def _results(image_ids: list[str], work: Callable[[str], Arrays], folder: Path,
+             workers: int) -> Iterator[tuple[str, UserError | None]]:
+    """(id, its error or None) as images are finished; a few jobs a worker are under way at any time."""
+    if workers == 0:
+        for image_id in image_ids:
+            yield image_id, _one(image_id, work, folder)
+        return
+    pool = WorkerPool(workers, initializer=_start_worker, initargs=(work, folder))
+    try:
+        waiting, running = iter(image_ids), dict[Future, str]()
+        while True:
+            while len(running) < 4 * workers and (image_id := next(waiting, None)) is not None:
+                running[pool.submit(_one_here, image_id)] = image_id
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+    except BrokenProcessPool:
+        raise LostWorker("a process that worked on images was killed", "--workers") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _one(image_id: str, work: Callable[[str], Arrays], folder: Path) -> UserError | None:
+    try:
+        arrays = work(image_id)
+    except UserError as error:
+        return error
+    except (MemoryError, cv2.error) as error:
+        return UserError(describe(error))
+    write_part(folder, image_id, arrays)
+    return None
+
+
+def _start_worker(work: Callable[[str], Arrays], folder: Path) -> None:
+    """Hands a process its work once: it may hold a split's proposals or an edge model, too much to send each time."""
+    global _work_here
+    _work_here = work, folder
+    cv2.setNumThreads(1)
+
+
+def _one_here(image_id: str) -> UserError | None:
+    return _one(image_id, *_work_here)

@@ -1,0 +1,96 @@
+"""Checkpoints: all that a training needs to go on as if it had never stopped."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import ConfigDict, Field
+from torch import Tensor
+
+from deconvnet.models.weight_files import load_torch_file
+from deconvnet.recipe import Recipe, recipe_difference, recipe_to_dict
+from deconvnet.schemas import Count, Schema, Text, checked
+from deconvnet.support.atomic import written_whole
+from deconvnet.support.errors import UserError
+
+FORMAT = "deconvnet-checkpoint-1"
+# What may differ between a checkpoint and the run that goes on with it: it does not change what is computed up to here.
+FREE_KEYS = ("name", "runtime.", "infer.", "crf.", "bn_statistics.", "train.workers", "train.stage2_from",
+             "train.checkpoint_every", "train.iterations", "fcn.iterations")
+
+
+RecipeValue = bool | int | float | str | list[int | float | str] | None
+
+
+class DescentState(Schema):
+    """What solver.Descent goes on from; its load_state looks into it."""
+
+    optimizer: dict[str, Any]
+    rule: dict[str, Any]
+
+
+class Sums(Schema):
+    """What the next line of the log is the mean of."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    losses: list[float]
+    accuracies: list[float]
+    rate: float
+    images: Count
+    seconds: Annotated[float, Field(ge=0)]
+
+
+class Checkpoint(Schema):
+    """The entries of a checkpoint; shapes are checked where the tensors are used."""
+
+    recipe: dict[str, RecipeValue]
+    training: Text
+    iteration: Count
+    position: Count  # examples seen
+    best: Annotated[float, Field(ge=-1, le=1)]  # validation accuracy; -1 before the first
+    origin: str
+    model: dict[str, Tensor]
+    descent: DescentState
+    random: Tensor
+    since: Sums | None = None  # older checkpoints lack this and the next two
+    unvalidated: bool = False
+    examples: str = ""  # what tells the examples from others
+    random_cuda: Tensor | None = None
+
+
+def save_checkpoint(path: Path, recipe: Recipe, content: dict[str, Any]) -> None:
+    """Writes a checkpoint whole or not at all. content: tensors, numbers, strings, and lists or dicts of them.
+
+    Raises UserError when it cannot be written; a checkpoint that was there before stays.
+    """
+    with written_whole(path) as temporary:
+        try:
+            torch.save({"format": FORMAT, "recipe": recipe_to_dict(recipe), **content}, temporary)
+        except RuntimeError as error:  # what torch's writer makes of a full disk names neither file nor disk
+            raise UserError(f"{path}: cannot be written (is the disk full?): free some space and run again; torch "
+                            f"says: {str(error).splitlines()[0]}") from None
+
+
+def load_checkpoint(path: Path, recipe: Recipe | None, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Reads a checkpoint; nothing in it is executed.
+
+    recipe: must agree with the checkpoint's in every key but FREE_KEYS; None: any. Raises UserError for a file that
+    is missing, cut, no checkpoint of this project, or of another recipe.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    try:
+        content = load_torch_file(path, device)
+    except Exception:  # torch and pickle raise many kinds for a file that is cut or something else
+        raise UserError(f"{path}: not a checkpoint, cut short or damaged") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path}: not a checkpoint of this project (expected format {FORMAT})")
+    checked(Checkpoint, content, path, "remove it: best.pt beside it may be whole")
+    if recipe is not None:
+        # DeconvNet's training does not depend on FCN's keys.
+        free = FREE_KEYS if str(content.get("training")).startswith("fcn") else (*FREE_KEYS, "fcn.")
+        for name, (there, here) in recipe_difference(content["recipe"], recipe_to_dict(recipe)).items():
+            if not name.startswith(free):
+                raise UserError(f"{path}: a checkpoint of another recipe: {name} is {there!r} there, {here!r} here")
+    return content

@@ -1,0 +1,366 @@
+"""The training loop, the same for DeconvNet's two stages and for FCN."""
+
+import contextlib
+import csv
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from deconvnet.data.examples import ImageCanvases, WindowCrops, load, network_input
+from deconvnet.data.voc import VOID
+from deconvnet.evaluation.metrics import ConfusionMatrix
+from deconvnet.models.weights import load_into
+from deconvnet.recipe import Recipe, Runtime, Solver, recipe_difference, recipe_to_dict
+from deconvnet.support.atomic import remove_leftovers, written_whole
+from deconvnet.support.errors import LostWorker, UserError
+from deconvnet.support.interrupts import StopRequest
+from deconvnet.support.progress import progress
+from deconvnet.training.checkpoint import load_checkpoint, save_checkpoint
+from deconvnet.training.log_file import COLUMNS, read_log
+from deconvnet.training.solver import Descent
+from deconvnet.training.trace import Trace
+
+log = logging.getLogger(__name__)
+
+LOG_EVERY = 20  # iterations between lines of log.csv
+
+
+@dataclass
+class Examples:
+    """Where a training's examples come from."""
+
+    training: WindowCrops | ImageCanvases
+    validation: WindowCrops | ImageCanvases
+    order: Callable[[int, int], Iterator[tuple[int, int]]]  # positions start .. stop - 1 with their rows
+    validation_rows: np.ndarray
+    made_of: str = ""  # tells them from others under the same names; empty: they are not compared
+
+
+@dataclass
+class Plan:
+    """How long, how much at a time, and how often to look."""
+
+    name: str
+    stage: int  # whose solver.lr_step applies
+    iterations: int
+    batch: int
+    micro_batch: int
+    validate_every: int
+    checkpoint_every: int
+    workers: int
+
+
+class Training:
+    """One training in one folder: last.pt, best.pt, log.csv, trace.json, TensorBoard events."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe, solver: Solver, plan: Plan, examples: Examples, folder: Path,
+                 device: torch.device) -> None:
+        """model: on `device`, in the state to start from."""
+        self.model, self.recipe, self.plan, self.examples = model, recipe, plan, examples
+        self.folder, self.device = folder, device
+        self.accumulation = plan.batch // plan.micro_batch
+        self.descent = Descent(model, solver, self.accumulation, plan.stage)
+        self.forward = torch.compile(model) if recipe.runtime.compile else model
+        self.iteration = 0
+        self.best = -1.0
+        self.origin = "random numbers, not ImageNet weights"  # what the weights started from, for the record
+        self.start_file: Path | None = None  # where they were read
+        self.trace = Trace(folder / "trace.json", self.descent.optimizer)
+        self.batch_rows = torch.empty(0, dtype=torch.int64)  # of the last iteration, for messages
+        self.since = _Running()
+        self.unvalidated = False  # whether the validation that is due after the last iteration was broken off
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint to go on from."""
+        return self.folder / "last.pt"
+
+    def resume(self) -> None:
+        """Goes on from last.pt as if never stopped. Raises UserError for a checkpoint that is not this training's."""
+        content = load_checkpoint(self.last, self.recipe, self.device)
+        if content["training"] != self.plan.name:
+            raise UserError(f"{self.last}: a checkpoint of {content['training']}; expected one of {self.plan.name}")
+        if content["iteration"] > self.plan.iterations:
+            raise UserError(f"{self.last}: {content['iteration']} iterations are done, more than the recipe's "
+                            f"{self.plan.iterations}: set as many or more, or use another --run folder")
+        if content.get("examples") and self.examples.made_of not in ("", content["examples"]):
+            raise UserError(f"{self.last}: began on other windows or images than there are now (changed, or made "
+                            f"again): remove {self.folder} to begin anew, or use another --run folder")
+        load_into(self.model, content["model"], self.model.state_dict(), str(self.last))
+        try:
+            if content["position"] != content["iteration"] * self.plan.batch:
+                raise ValueError(f"position {content['position']} at iteration {content['iteration']}")
+            self.descent.load_state(content["descent"])
+            torch.set_rng_state(content["random"].cpu())
+            if "random_cuda" in content and self.device.type == "cuda":
+                torch.cuda.set_rng_state(content["random_cuda"].cpu(), self.device)
+        except (ValueError, RuntimeError, TypeError) as error:  # torch's for random states are of the latter two
+            raise UserError(f"{self.last}: damaged: {' '.join(str(error).split())}; remove it: the training then "
+                            "begins anew") from None
+        self.iteration, self.best, self.origin = content["iteration"], content["best"], content["origin"]
+        self.start_file = self.last
+        self.since = _Running(**(content.get("since") or {}))
+        self.unvalidated = content.get("unvalidated", False)
+        log.info("%s: goes on at iteration %d", self.plan.name, self.iteration)
+        for name, (before, now) in recipe_difference(content["recipe"], recipe_to_dict(self.recipe)).items():
+            if name.startswith("runtime."):
+                log.warning("%s: began with %s = %r, goes on with %r: --set %s=%s goes on as it began", self.plan.name,
+                            name, before, now, name, str(before).lower())
+
+    def run(self) -> None:
+        """Trains up to plan.iterations. Raises UserError when the loss is not finite; last.pt is then still good.
+
+        Raises LostWorker when a loading process was killed, once what was trained up to then is in last.pt.
+        """
+        plan = self.plan
+        self.trace.begin(self)
+        if self.iteration >= plan.iterations and not self.unvalidated:
+            log.info("%s: all %d iterations are done", plan.name, plan.iterations)
+            return
+        order = self.trace.drawn(self.examples.order(self.iteration * plan.batch, plan.iterations * plan.batch))
+        batches = load(self.examples.training, order, plan.micro_batch, plan.workers)
+        self.model.train()
+        remove_leftovers(self.folder)
+        rows = _LogFile(self.folder / "log.csv", self.iteration)
+        board = SummaryWriter(str(self.folder), purge_step=self.iteration + 1)
+        message = "stops after this iteration and keeps it; Ctrl-C again stops at once"
+        # The loader is closed within the request: what is raised while torch ends its processes is lost.
+        with (contextlib.closing(board), StopRequest(message) as stop, contextlib.closing(batches),
+              progress(total=plan.iterations, initial=self.iteration, desc=plan.name, unit="iteration") as bar):
+            try:
+                while self.unvalidated or self.iteration < plan.iterations:
+                    if not self.unvalidated:
+                        self._step(batches)
+                        bar.update()
+                        bar.set_postfix(self.since.in_short(), refresh=False)
+                    self._look(rows, board)
+                    if self.iteration % plan.checkpoint_every == 0 or self.iteration == plan.iterations or stop.asked:
+                        self._save(self.last)
+                    stop.stop_if_asked()
+            except LostWorker:
+                if self.iteration:
+                    self._save(self.last)
+                raise
+
+    def _step(self, batches: Iterator) -> None:
+        """One iteration, timed. Nothing has changed where LostWorker is raised."""
+        rate, began = self.descent.rate, time.perf_counter()
+        loss, accuracy = self._iterate(batches)
+        self.iteration += 1
+        self.since.add(loss, accuracy, rate, self.plan.batch, time.perf_counter() - began)
+
+    def _look(self, rows: "_LogFile", board: SummaryWriter) -> None:
+        """Validates and writes to the log after the iterations where that is due."""
+        validated = {}
+        if self.iteration % self.plan.validate_every == 0 or self.iteration == self.plan.iterations:
+            self.unvalidated = True
+            validated = self._validate()
+        if validated or self.iteration % LOG_EVERY == 0:
+            since = self.since
+            line = {"iteration": self.iteration, "rate": since.rate, "loss": since.loss,
+                    "pixel_accuracy": since.accuracy, "images_per_second": since.speed, **validated}
+            rows.add(line)
+            for name, value in line.items():
+                board.add_scalar(name, value, self.iteration)
+            self.since = _Running()
+
+    def _iterate(self, source: Iterator) -> tuple[float, float]:
+        """One iteration of accumulated passes: its mean loss and pixel accuracy."""
+        losses, right, counted, seen = 0.0, 0, 0, []
+        loaded = [next(source) for _ in range(self.accumulation)]  # all of them first: the source may raise LostWorker
+        for pictures, labels, rows in loaded:
+            seen.append(rows)
+            pictures, labels = to_device(pictures, labels, self.recipe.runtime, self.device)
+            with autocast(self.recipe.runtime, self.device):
+                scores = self.forward(pictures)
+            self.trace.passed(pictures, labels, rows, scores, self.model)
+            loss = pixel_loss(scores, labels)
+            (loss / self.accumulation).backward()
+            losses = losses + loss.detach() / self.accumulation
+            valid = labels != VOID
+            right = right + ((scores.argmax(1) == labels) & valid).sum()
+            counted = counted + valid.sum()
+        losses = float(losses)
+        self.batch_rows = torch.cat(seen)
+        if not math.isfinite(losses):
+            raise self._not_finite(f"the loss is {losses}", self.iteration + 1)
+        self.descent.step()
+        return losses, float(right) / max(float(counted), 1.0)
+
+    def _not_finite(self, what: str, iteration: int) -> UserError:
+        windows = " ".join(self.examples.training.window_id(int(row)) for row in self.batch_rows)
+        good = f"{self.last} is the last good checkpoint" if self.last.is_file() else "no checkpoint was written yet"
+        return UserError(f"{what} at iteration {iteration} of {self.plan.name}: {good}; try a smaller learning rate "
+                         f"(now {self.descent.rate:g}). The windows of this batch: {windows}")
+
+    def _validate(self) -> dict[str, float]:
+        found = validate(self.model, self.examples.validation, self.examples.validation_rows, self.plan.micro_batch,
+                         self.plan.workers, self.recipe, self.device, self.trace.validating)
+        self.trace.write()
+        self.unvalidated = False
+        accuracy = found["validation_accuracy"]
+        log.info("%s %d: validation loss %.3f, pixel accuracy %.4f, mean IoU %.4f, rate %g", self.plan.name,
+                 self.iteration, found["validation_loss"], accuracy, found["validation_mean_iou"], self.descent.rate)
+        if found.pop("predicted_objects") == 0:
+            log.warning("!!! %s PREDICTS NOTHING BUT BACKGROUND on all validation windows at iteration %d. That is "
+                        "normal for a while at the start only; else look at the learning rate, the labels and the "
+                        "class list.", self.plan.name, self.iteration)
+        self.descent.validated(accuracy)
+        if accuracy > self.best:
+            self.best = accuracy
+            self._save(self.folder / "best.pt")
+        return found
+
+    def _save(self, path: Path) -> None:
+        """Writes a checkpoint, unless the last step made a weight infinite while the loss before it was finite."""
+        wrong = next((name for name, value in self.model.state_dict().items() if not value.isfinite().all()), None)
+        if wrong:
+            raise self._not_finite(f"{wrong} holds NaN or infinity", self.iteration)
+        content = {
+            "training": self.plan.name,
+            "iteration": self.iteration,
+            "position": self.iteration * self.plan.batch,
+            "best": self.best,
+            "since": vars(self.since),
+            "unvalidated": self.unvalidated,
+            "origin": self.origin,
+            "examples": self.examples.made_of,
+            "model": self.model.state_dict(),
+            "descent": self.descent.state(),
+            "random": torch.get_rng_state(),
+        }
+        if self.device.type == "cuda":
+            content["random_cuda"] = torch.cuda.get_rng_state(self.device)
+        save_checkpoint(path, self.recipe, content)
+
+
+def pixel_loss(scores: Tensor, labels: Tensor) -> Tensor:
+    """Softmax cross entropy, mean over the pixels that are not void; 0 where all are.
+
+    scores: N x C x H x W; labels: int64 N x H x W.
+    """
+    total = F.cross_entropy(scores.float(), labels, ignore_index=VOID, reduction="sum")
+    return total / (labels != VOID).sum().clamp(min=1)
+
+
+def to_device(pictures: Tensor, labels: Tensor, runtime: Runtime, device: torch.device) -> tuple[Tensor, Tensor]:
+    """A loaded batch as network input (float32) and labels (int64) on the device."""
+    layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
+    pictures = network_input(pictures.to(device, non_blocking=True)).contiguous(memory_format=layout)
+    return pictures, labels.to(device, non_blocking=True).long()
+
+
+def autocast(runtime: Runtime, device: torch.device) -> torch.autocast:
+    """bf16 autocast where the recipe asks for it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=runtime.precision == "bf16")
+
+
+def prepare(model: nn.Module, runtime: Runtime, device: torch.device) -> nn.Module:
+    """Moves a network to the device, in the recipe's memory layout and matrix precision."""
+    tf32 = runtime.precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+    return model.to(device, memory_format=torch.channels_last if runtime.channels_last else torch.preserve_format)
+
+
+@torch.no_grad()
+def validate(model: nn.Module, examples: WindowCrops | ImageCanvases, rows: np.ndarray, batch: int, workers: int,
+             recipe: Recipe, device: torch.device, look: Callable[..., None] | None = None) -> dict[str, float]:
+    """Loss, pixel accuracy and mean IoU on validation examples, with BN's running statistics.
+
+    look: is shown each batch: pictures and labels as the network gets them, rows, scores, the network.
+    """
+    was_training = model.training
+    model.eval()
+    classes = len(recipe.data.classes)
+    counts = torch.zeros(classes * classes, dtype=torch.int64, device=device)
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    pixels = torch.zeros((), dtype=torch.int64, device=device)
+    for pictures, labels, seen in load(examples, [(0, int(row)) for row in rows], batch, workers):
+        pictures, labels = to_device(pictures, labels, recipe.runtime, device)
+        with autocast(recipe.runtime, device):
+            scores = model(pictures)
+        if look:
+            look(pictures, labels, seen, scores, model)
+        valid = labels != VOID
+        loss += pixel_loss(scores, labels).double() * valid.sum()
+        pixels += valid.sum()
+        pairs = labels[valid] * classes + scores.argmax(1)[valid]
+        counts += torch.bincount(pairs, minlength=classes * classes)
+    model.train(was_training)
+    matrix = ConfusionMatrix(recipe.data.classes)
+    matrix.counts += counts.reshape(classes, classes).cpu().numpy()
+    return {
+        "validation_loss": float(loss / pixels.clamp(min=1)),
+        "validation_accuracy": matrix.pixel_accuracy(),
+        "validation_mean_iou": matrix.mean_iou(),
+        "predicted_objects": int(matrix.counts[:, 1:].sum()),
+    }
+
+
+@dataclass
+class _Running:
+    """Means since the last line of the log; the time is that of the iterations, without validations and savings."""
+
+    losses: list[float] = field(default_factory=list)
+    accuracies: list[float] = field(default_factory=list)
+    rate: float = 0.0  # of the last iteration
+    images: int = 0
+    seconds: float = 0.0
+
+    def add(self, loss: float, accuracy: float, rate: float, images: int, seconds: float) -> None:
+        self.losses.append(loss)
+        self.accuracies.append(accuracy)
+        self.rate = rate
+        self.images += images
+        self.seconds += seconds
+
+    @property
+    def loss(self) -> float:
+        return float(np.mean(self.losses))
+
+    @property
+    def accuracy(self) -> float:
+        return float(np.mean(self.accuracies))
+
+    @property
+    def speed(self) -> float:
+        return self.images / self.seconds
+
+    def in_short(self) -> dict[str, str]:
+        """For the progress bar."""
+        return {"loss": f"{self.loss:.3f}", "acc": f"{self.accuracy:.3f}", "img_s": f"{self.speed:.0f}"}
+
+
+class _LogFile:
+    """log.csv; when a training goes on at an iteration, the lines behind it are dropped first."""
+
+    def __init__(self, path: Path, iteration: int) -> None:
+        kept = []
+        if path.is_file() and iteration:
+            try:
+                lines, damaged = read_log(path)
+            except UserError as error:
+                lines, damaged = [], []
+                log.warning("%s; begins anew", error)
+            if damaged:
+                log.warning("%s: damaged: %d lines are left out, line %d first", path, len(damaged), damaged[0])
+            kept = [line for line in lines if int(line["iteration"]) <= iteration]
+        self.path = path
+        with written_whole(path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(kept)
+
+    def add(self, row: dict[str, float]) -> None:
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, COLUMNS).writerow(row)
