@@ -14,16 +14,13 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from deconvnet.conventions import VOC_CLASSES
 from deconvnet.recipe_limits import check_text, check_values, short
 from deconvnet.support.atomic import written_whole
 from deconvnet.support.errors import UsageError
 
 RECIPE_FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "recipes"
 
-VOC_CLASSES = (
-    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
-    "pottedplant sheep sofa train tvmonitor"
-).split()
 
 MANY = 10**9  # of what is only counted: iterations, pixels
 MOST_BOXES = 200_000

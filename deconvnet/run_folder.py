@@ -10,8 +10,6 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-
 from deconvnet.data.contents import Contents
 from deconvnet.data.synthetic import generate
 from deconvnet.data.voc import VocFolder
@@ -27,7 +25,6 @@ PACKAGES = ("torch", "torchvision", "opencv-contrib-python", "pydensecrf2", "num
 DEFAULT_RUN = Path("runs/default")
 DEFAULT_RECIPE = "tiny"
 SYNTHETIC = Path("data/synthetic")
-WORKERS_PER_CORE = 16  # at most; more than one is seldom of use
 RESULTS = ("proposals", "windows", "stage1", "stage2", "fcn32s", "fcn16s", "fcn8s", "scores", "predictions", "labelled")
 
 
@@ -84,25 +81,6 @@ class RunFolder:
     def scores(self, split: str, name: str) -> Path:
         """A network's score maps of a split."""
         return self.root / "scores" / split / name
-
-
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """--run, --recipe, --set, --voc-root: the same for every command."""
-    group = parser.add_argument_group("run")
-    group.add_argument("--run", type=Path, metavar="FOLDER",
-                       default=Path(os.environ.get("DECONVNET_RUN", DEFAULT_RUN)),
-                       help=f"run folder (default: $DECONVNET_RUN, else {DEFAULT_RUN})")
-    group.add_argument("--recipe", metavar="NAME",
-                       help="a recipe of experiments/recipes or a YAML file (default: the run's own, else "
-                            f"{DEFAULT_RECIPE})")
-    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
-                       help="change a recipe key; may repeat (`python -m stages.inspect recipe` lists the keys)")
-    group.add_argument("--from", type=Path, dest="source", metavar="RUN",
-                       help="begin the run with another run's recipe (and --set), on that run's proposals and windows, "
-                            "which are read where they are")
-    group.add_argument("--voc-root", type=Path, metavar="FOLDER",
-                       help="VOC-layout folder (default: the run's own, else $DECONVNET_VOC_ROOT, else a synthetic set "
-                            f"made in {SYNTHETIC})")
 
 
 def open_run(options: argparse.Namespace, free_keys: tuple[str, ...] = (), needs_images: bool = True,
@@ -218,22 +196,7 @@ def _voc_root(options: argparse.Namespace, root: Path, sources: list[Path], need
     return generate(SYNTHETIC, train=300, val=60, seed=0, side=160)
 
 
-def default_workers() -> int:
-    """One worker a core."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
-def check_workers(count: int, least: int) -> None:
-    """Raises UsageError for a number of processes that only costs memory. least: 0 where none means in this process."""
-    most = WORKERS_PER_CORE * default_workers()
-    if not least <= count <= most:
-        own = " (0: in this process)" if least == 0 else ""
-        raise UsageError(f"--workers {count}: expected {least}{own} to {most}, {WORKERS_PER_CORE} a core")
 
 
-def seed_everything(seed: int) -> None:
-    """Seeds what may draw from a global generator; everything of this project takes its own."""
-    import torch
-
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)

@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from deconvnet.conventions import VOID
 from deconvnet.data.images import read_label_png
 from deconvnet.data.palette import voc_palette
-from deconvnet.data.voc import VOID, VocFolder
+from deconvnet.data.voc import VocFolder
 from deconvnet.recipe_limits import short
 from deconvnet.support.atomic import written_whole
 from deconvnet.support.errors import UsageError, UserError

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from deconvnet.conventions import VOC_CLASSES
 from deconvnet.data.voc import VocFolder
-from deconvnet.recipe import MOST_BOXES, VOC_CLASSES, Recipe
+from deconvnet.recipe import MOST_BOXES, Recipe
 from deconvnet.recipe_limits import short
 from deconvnet.run_folder import provenance
 from deconvnet.support.atomic import write_json

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from deconvnet.conventions import VOC_CLASSES
 from deconvnet.data.row_files import read_outline
 from deconvnet.data.voc import check_split
-from deconvnet.recipe import VOC_CLASSES, Recipe, recipe_to_dict
+from deconvnet.recipe import Recipe, recipe_to_dict
 from deconvnet.run_folder import RunFolder
 from deconvnet.schemas import PredictionRecord, read_json
 from deconvnet.support.atomic import write_json, write_text

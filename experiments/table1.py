@@ -4,7 +4,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from deconvnet.recipe import VOC_CLASSES
+from deconvnet.conventions import VOC_CLASSES
 from deconvnet.schemas import Metrics, read_json
 from deconvnet.support.errors import UsageError, UserError
 

@@ -18,7 +18,7 @@ from deconvnet.data.row_files import read_rows
 from deconvnet.recipe import load_recipe
 from deconvnet.run_folder import RunFolder, provenance
 from deconvnet.support.atomic import write_json
-from stages.build_proposals import build_proposals, build_windows
+from proposals.build import build_proposals, build_windows
 from stages.cli import make_parser, run_command
 
 IMAGES = 12031  # VOC 2012 train and val with SBD's labels, the paper's training images

@@ -1,27 +1,12 @@
 """Which windows an image gives to stage 1 and stage 2 (sections 4.2 and 6.1)."""
 
-from dataclasses import dataclass
 
 import numpy as np
 
+from deconvnet.data.row_files import OBJECT, PROPOSAL, WindowRows
 from deconvnet.data.voc import VocObject
 from deconvnet.data.windows import best_overlap, enlarge
 from deconvnet.recipe import Windows
-
-OBJECT, PROPOSAL = 0, 1  # where a window comes from
-
-
-@dataclass
-class WindowRows:
-    """The windows of an image, one row each."""
-
-    window: np.ndarray  # int32 N x 4: the enlarged box, may leave the image
-    box: np.ndarray  # int32 N x 4: the object's or the proposal's own box
-    source: np.ndarray  # uint8 N: OBJECT or PROPOSAL
-    object: np.ndarray  # int32 N: index of the object, the one of largest overlap for a proposal
-    class_index: np.ndarray  # uint8 N: that object's class
-    overlap: np.ndarray  # float32 N: IoU of the box with that object's box; 1 for an object itself
-    score: np.ndarray  # float32 N: objectness; NaN for an object
 
 
 def stage1_rows(objects: list[VocObject], recipe: Windows) -> WindowRows:

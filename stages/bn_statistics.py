@@ -5,14 +5,14 @@ import logging
 import sys
 from pathlib import Path
 
-from deconvnet.models.registry import load_unmeasured, save_network
-from deconvnet.run_folder import RunFolder, add_run_arguments, git_commit, open_run, seed_everything
+from deconvnet.models.network_files import load_unmeasured, save_network
+from deconvnet.run_folder import RunFolder, git_commit, open_run
+from deconvnet.runtime import choose_device, prepare, seed_everything
 from deconvnet.support.atomic import remove_leftovers
 from deconvnet.support.errors import UsageError
 from deconvnet.support.locks import held
-from deconvnet.training.trainer import prepare
-from stages.cli import make_parser, run_command
-from stages.train import choose_device, measure, window_crops
+from deconvnet.training.schedules import measure, window_crops
+from stages.cli import add_run_arguments, make_parser, run_command
 
 log = logging.getLogger(__name__)
 

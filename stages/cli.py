@@ -8,9 +8,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from deconvnet.run_folder import DEFAULT_RECIPE, DEFAULT_RUN, SYNTHETIC
 from deconvnet.support.errors import UserError, describe
 from deconvnet.support.interrupts import Interruptible
 
@@ -79,3 +81,22 @@ def _end_with(parent: int) -> None:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """--run, --recipe, --set, --voc-root: the same for every command."""
+    group = parser.add_argument_group("run")
+    group.add_argument("--run", type=Path, metavar="FOLDER",
+                       default=Path(os.environ.get("DECONVNET_RUN", DEFAULT_RUN)),
+                       help=f"run folder (default: $DECONVNET_RUN, else {DEFAULT_RUN})")
+    group.add_argument("--recipe", metavar="NAME",
+                       help="a recipe of experiments/recipes or a YAML file (default: the run's own, else "
+                            f"{DEFAULT_RECIPE})")
+    group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                       help="change a recipe key; may repeat (`python -m stages.inspect recipe` lists the keys)")
+    group.add_argument("--from", type=Path, dest="source", metavar="RUN",
+                       help="begin the run with another run's recipe (and --set), on that run's proposals and windows, "
+                            "which are read where they are")
+    group.add_argument("--voc-root", type=Path, metavar="FOLDER",
+                       help="VOC-layout folder (default: the run's own, else $DECONVNET_VOC_ROOT, else a synthetic set "
+                            f"made in {SYNTHETIC})")

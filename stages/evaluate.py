@@ -6,65 +6,16 @@ import math
 import sys
 from pathlib import Path
 
-from deconvnet.data.images import read_label_png
 from deconvnet.data.voc import VocFolder
 from deconvnet.evaluation.comp6 import pack_comp6
 from deconvnet.evaluation.metrics import ConfusionMatrix
-from deconvnet.recipe import VOC_CLASSES
-from deconvnet.schemas import PredictionRecord, read_json
+from deconvnet.evaluation.scoring import check_predictions, has_masks, prediction_classes, read_class_list, score
 from deconvnet.support.atomic import remove_leftovers, write_json
-from deconvnet.support.errors import UsageError, UserError
+from deconvnet.support.errors import UsageError
 from deconvnet.support.locks import held
-from deconvnet.support.progress import progress
 from stages.cli import make_parser, run_command
 
 log = logging.getLogger(__name__)
-
-
-def read_class_list(path: Path) -> list[str]:
-    """Class names from a text file, one a line, background first. Raises UsageError."""
-    if not path.is_file():
-        raise UsageError(f"{path}: no such class list; expected a text file with a class name a line, background first")
-    try:  # a byte order mark is no part of the first name
-        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except UnicodeDecodeError:
-        names = []
-    named = all(name.isprintable() and len(name) <= 200 for name in names)
-    if not 2 <= len(names) <= 255 or len(set(names)) < len(names) or not named:
-        raise UsageError(f"{path}: expected a text file (UTF-8) of 2 to 255 different class names, one a line, "
-                         "background first")
-    return names
-
-
-def prediction_classes(folder: Path) -> list[str]:
-    """The class list that stages.infer wrote beside its predictions; VOC's for predictions from elsewhere."""
-    marker = folder / "settings.json"
-    return (read_json(marker, PredictionRecord).classes if marker.is_file() else None) or VOC_CLASSES
-
-
-def check_predictions(folder: Path, image_ids: list[str]) -> None:
-    """Raises UserError, which names the first one and their number, when predictions are missing."""
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: no such folder; expected one with a prediction ID.png for each image")
-    missing = [image_id for image_id in image_ids if not (folder / f"{image_id}.png").is_file()]
-    if missing:
-        raise UserError(f"{folder / missing[0]}.png: no such prediction, and {len(missing)} of the split's "
-                        f"{len(image_ids)} are missing; run stages.infer for this split first")
-
-
-def has_masks(voc: VocFolder, image_ids: list[str]) -> bool:
-    """Whether any image of the split has a mask; those of the VOC test split are kept by the server."""
-    folders = [voc.root / "SegmentationClass", voc.root / "SegmentationClassAug"]
-    return any((folder / f"{image_id}.png").is_file() for folder in folders for image_id in image_ids)
-
-
-def score(voc: VocFolder, image_ids: list[str], folder: Path) -> ConfusionMatrix:
-    """The confusion matrix of the predictions in a folder."""
-    confusion = ConfusionMatrix(voc.classes)
-    for image_id in progress(image_ids, desc="evaluate", unit="image", disable=None):
-        path = folder / f"{image_id}.png"
-        confusion.add(read_label_png(path), voc.read_mask(image_id), str(path))
-    return confusion
 
 
 def print_table(confusion: ConfusionMatrix, subset: list[str]) -> None:

@@ -22,15 +22,15 @@ from deconvnet.data.row_files import Rows, read_rows
 from deconvnet.inference.memory import check_memory
 from deconvnet.inference.score_files import check_finite, file_token, read_scores, write_scores
 from deconvnet.run_contents import check_contents
-from deconvnet.run_folder import RunFolder, add_run_arguments, check_workers, default_workers, open_run, provenance
+from deconvnet.run_folder import RunFolder, open_run, provenance
 from deconvnet.schemas import PredictionRecord, read_json
 from deconvnet.support.atomic import remove_leftovers, write_json, written_whole
 from deconvnet.support.errors import LostWorker, UsageError, UserError
 from deconvnet.support.locks import held
 from deconvnet.support.progress import progress
-from deconvnet.support.workers import WorkerPool
-from stages.build_proposals import ProposalWork, warn_of_other_edges
-from stages.cli import make_parser, run_command
+from deconvnet.support.workers import WorkerPool, check_workers, default_workers
+from proposals.build import ProposalWork, warn_of_other_edges
+from stages.cli import add_run_arguments, make_parser, run_command
 
 log = logging.getLogger(__name__)
 
@@ -129,9 +129,8 @@ class Scorer:
 
     @cached_property
     def _network(self):
-        from deconvnet.models.registry import load_network
-        from deconvnet.training.trainer import prepare
-        from stages.train import choose_device
+        from deconvnet.models.network_files import load_network
+        from deconvnet.runtime import choose_device, prepare
 
         device = choose_device(self.device_name)
         model = load_network(self.weights, self.kind, self.run.recipe)
@@ -236,7 +235,7 @@ def infer(run: RunFolder, source: Source, scorers: list[Scorer], prediction: Pre
 
 
 def _probabilities(run: RunFolder, scores: list[np.ndarray]) -> np.ndarray:
-    from deconvnet.inference.aggregation import ensemble, softmax
+    from deconvnet.inference.ensemble import ensemble, softmax
 
     return ensemble(*scores, run.recipe.infer.ensemble_rule) if len(scores) == 2 else softmax(scores[0])
 

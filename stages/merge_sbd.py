@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from deconvnet.conventions import VOC_CLASSES
 from deconvnet.data.sbd import merge_sbd
 from deconvnet.data.voc import VocFolder
-from deconvnet.recipe import VOC_CLASSES
 from stages.cli import make_parser, run_command
 
 

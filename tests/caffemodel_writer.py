@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deconvnet.models.deconvnet import batch_norm_name
+from deconvnet.models.vgg16 import batch_norm_name
 
 Parts = list  # of bytes-like objects
 

@@ -16,7 +16,8 @@ from deconvnet.data.row_files import write_rows
 from deconvnet.data.synthetic import generate
 from deconvnet.data.voc import VocFolder
 from deconvnet.inference.scoring import score_image, score_windows, scoring_windows
-from deconvnet.models.registry import make_network, save_network
+from deconvnet.models.network_files import save_network
+from deconvnet.models.registry import make_network
 from deconvnet.recipe import Recipe, load_recipe, recipe_to_dict, save_recipe
 from stages.cli import run_command
 from stages.infer import main, parse

@@ -55,7 +55,7 @@ def scores(megapixels: float) -> None:
     import torch
 
     from deconvnet.data.windows import enlarge
-    from deconvnet.inference.aggregation import softmax
+    from deconvnet.inference.ensemble import softmax
     from deconvnet.inference.scoring import score_windows
     from deconvnet.recipe import Recipe
 

@@ -1,6 +1,6 @@
-"""DeconvNet's forward pass written plainly in NumPy, float64: the truth that tests hold deconvnet.network against.
+"""DeconvNet's forward pass written plainly in NumPy, float64: the truth for deconvnet.models.deconvnet.
 
-Written from the paper and Caffe's definitions of its layers, not from deconvnet.network. Arrays are N x C x H x W.
+Written from the paper and Caffe's definitions of its layers, not from this project's network. Arrays are N x C x H x W.
 """
 
 import numpy as np

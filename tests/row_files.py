@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from deconvnet.recipe import VOC_CLASSES
+from deconvnet.conventions import VOC_CLASSES
 
 
 def attributes(kind: str, **changes: Any) -> dict[str, Any]:

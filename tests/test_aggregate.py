@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deconvnet.inference.aggregation import Aggregation, ensemble, softmax
+from deconvnet.inference.aggregation import Aggregation
+from deconvnet.inference.ensemble import ensemble, softmax
 from tests.reference_inference import bilinear
 
 HEIGHT, WIDTH, CLASSES, SIDE = 13, 17, 4, 8

@@ -13,13 +13,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from deconvnet.data.synthetic import generate
-from deconvnet.models.registry import load_network, make_network, save_network
+from deconvnet.models.network_files import load_network, save_network
+from deconvnet.models.registry import make_network
 from deconvnet.models.weight_files import read_safetensors
 from deconvnet.recipe import Recipe, Runtime, load_recipe, save_recipe
 from deconvnet.run_folder import RunFolder
 from deconvnet.support.errors import UserError
 from deconvnet.training.bn_measurement import measure_bn_statistics
-from stages.build_proposals import build_windows
+from proposals.build import build_windows
 
 CPU = torch.device("cpu")
 BATCHES, BATCH = 3, 4

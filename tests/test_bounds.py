@@ -10,19 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from deconvnet.data.examples import WindowCrops, load
+from deconvnet.data.examples import WindowCrops
 from deconvnet.data.synthetic import generate
 from deconvnet.data.windows import enlarge
 from deconvnet.models.registry import machine_memory, make_network
 from deconvnet.recipe import Windows, load_recipe, save_recipe
-from deconvnet.run_folder import WORKERS_PER_CORE, default_workers
 from deconvnet.support.atomic import write_json
 from deconvnet.support.errors import UsageError, UserError, describe
 from deconvnet.support.resumable import make_parts
+from deconvnet.support.workers import WORKERS_PER_CORE, default_workers
+from deconvnet.training.loading import load
+from deconvnet.training.schedules import _begin
 from experiments.figures import chosen_images
 from experiments.proposal_recall import parse_counts
 from stages.cli import run_command
-from stages.train import _begin
 
 PATHS = ("../outside", "/tmp/outside", "a/b", "a\\\\b", "..", ".hidden", "", "new\nline", "x" * 201, "nul\0")
 

@@ -24,9 +24,9 @@ from deconvnet.data.voc import VocFolder
 from deconvnet.recipe import load_recipe
 from deconvnet.run_folder import RunFolder
 from deconvnet.support.errors import UserError
+from proposals.build import build_windows
 from proposals.edge_boxes import propose
 from proposals.edges import GradientDetector
-from stages.build_proposals import build_windows
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN, VAL = 6, 2

@@ -20,8 +20,9 @@ from torch import nn
 
 from deconvnet.models.caffe import Imported, import_caffe
 from deconvnet.models.caffemodel import read_caffemodel
-from deconvnet.models.deconvnet import DeconvNet, convolution_names
+from deconvnet.models.deconvnet import DeconvNet
 from deconvnet.models.fcn import Fcn
+from deconvnet.models.vgg16 import convolution_names
 from deconvnet.models.weight_files import read_safetensors
 from deconvnet.models.weights import load_into
 from deconvnet.recipe import Fcn as FcnRecipe
@@ -72,7 +73,7 @@ def folded_layers(model: DeconvNet, **how) -> list[Layer]:
     """The released inference model: BN's scale and shift with the statistics worked in."""
     state = arrays(model)
     for name in [key.removesuffix(".running_var") for key in state if key.endswith(".running_var")]:
-        root = np.sqrt(state[f"{name}.running_var"].astype(np.float64) + model.eps)
+        root = np.sqrt(state[f"{name}.running_var"].astype(np.float64) + model.bn_eps)
         scale = state[f"{name}.weight"] / root
         shift = state[f"{name}.bias"] - scale * state[f"{name}.running_mean"]
         state |= {f"{name}.weight": scale.astype(np.float32), f"{name}.bias": shift.astype(np.float32)}
@@ -535,9 +536,10 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from caffemodel_writer import write_caffemodel
 from test_caffe_import import folded_layers, image, randomised
-from deconvnet.network import DeconvNet
+from deconvnet.models.deconvnet import DeconvNet
 from deconvnet.recipe import Network
-from deconvnet.weights import load_into, read_safetensors
+from deconvnet.models.weight_files import read_safetensors
+from deconvnet.models.weights import load_into
 torch.set_num_threads(1)
 folder, role = Path(sys.argv[1]), sys.argv[3]
 if role == "write":

@@ -16,8 +16,10 @@ from deconvnet.data import contents
 from deconvnet.data.contents import Contents
 from deconvnet.data.synthetic import generate
 from deconvnet.data.voc import VocFolder
-from deconvnet.models.registry import make_network, save_network
+from deconvnet.models.network_files import save_network
+from deconvnet.models.registry import make_network
 from deconvnet.recipe import load_recipe, save_recipe
+from proposals.build import ProposalWork
 from stages import build_proposals, infer, train
 from stages.cli import run_command
 from tests.narrow import randomised
@@ -191,11 +193,11 @@ def test_an_image_that_changed_while_a_build_was_stopped(own, monkeypatch):
         return work(self, image_id)
 
     shutil.rmtree(own / "run" / "proposals")
-    monkeypatch.setattr(build_proposals.ProposalWork, "__call__", stopped)
+    monkeypatch.setattr(ProposalWork, "__call__", stopped)
     assert command(build_proposals, own / "run", "--workers", 0) == 130
     assert len(list(own.glob("run/proposals/.*.parts/*.npz"))) == 2
     repaint(own / "voc/JPEGImages/train_000001.jpg")
-    monkeypatch.setattr(build_proposals.ProposalWork, "__call__", work)
+    monkeypatch.setattr(ProposalWork, "__call__", work)
     build(own, "run")
     build(own, "fresh")
     for name in FILES:

@@ -286,7 +286,7 @@ import time
 import numpy as np
 from crf.dense import CrfParameters
 from crf.pool import CrfPool
-from deconvnet.workers import WorkerPool
+from deconvnet.support.workers import WorkerPool
 
 def jobs():
     for number in range(8):

@@ -12,27 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
+from deconvnet.data.canvas import canvas_size, on_canvas
 from deconvnet.data.columns import COLUMNS
-from deconvnet.data.examples import (
-    Batches,
-    ImageCanvases,
-    WindowCrops,
-    canvas_size,
-    crop,
-    epoch_order,
-    load,
-    network_input,
-    on_canvas,
-    positions,
-)
+from deconvnet.data.examples import ImageCanvases, WindowCrops, crop
 from deconvnet.data.row_files import Rows, read_rows, write_rows
 from deconvnet.data.synthetic import generate
 from deconvnet.data.voc import VocFolder
 from deconvnet.recipe import Recipe, load_recipe
 from deconvnet.run_folder import RunFolder
+from deconvnet.runtime import network_input
 from deconvnet.support.errors import UserError
+from deconvnet.training.loading import load
+from deconvnet.training.sampling import Batches, epoch_order, positions
+from proposals.build import build_windows
 from proposals.select import stage1_rows
-from stages.build_proposals import build_windows
 from tests.row_files import attributes
 
 WARP, INPUT = 36, 32

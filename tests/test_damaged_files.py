@@ -18,9 +18,10 @@ from deconvnet import schemas
 from deconvnet.data.row_files import Rows, read_rows, write_rows
 from deconvnet.data.voc import read_annotation
 from deconvnet.evaluation.comp6 import pack_comp6
-from deconvnet.models.registry import load_network, make_network, save_network
+from deconvnet.models.fcn import load_fcn8s
+from deconvnet.models.network_files import load_network, save_network
+from deconvnet.models.registry import make_network
 from deconvnet.models.weight_files import read_safetensors
-from deconvnet.models.weights import load_fcn8s
 from deconvnet.recipe import load_recipe
 from deconvnet.run_folder import provenance
 from deconvnet.schemas import read_json

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from deconvnet.data.palette import voc_palette, write_label_png
+from deconvnet.evaluation.scoring import read_class_list
 from deconvnet.support.errors import UsageError
-from stages.evaluate import read_class_list
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ["background", "cat", "dog"]

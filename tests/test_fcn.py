@@ -16,7 +16,6 @@ from deconvnet.models.fcn import (
     crop_offsets,
     fcn_from_shallower,
 )
-from deconvnet.models.weights import initialise
 from deconvnet.support.errors import UsageError, UserError
 
 NARROW = 1 / 64
@@ -30,7 +29,7 @@ def random_fcn(stride: int, seed: int = 0, **keys) -> Fcn:
     """A narrow network in which nothing is zero."""
     generator = torch.Generator().manual_seed(seed)
     model = narrow(stride, **keys)
-    initialise(model, 0.0, 0.0, generator)
+    model.initialise(generator)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.startswith("score"):
@@ -223,7 +222,7 @@ def test_it_learns():
     """A few steps on one picture whose left half is one class, the right half another."""
     torch.manual_seed(0)
     model = narrow(8, fc6_kernel=3, batch_norm=True)
-    initialise(model, 0.0, 0.0, torch.Generator().manual_seed(0))
+    model.initialise(torch.Generator().manual_seed(0))
     image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 20
     image[..., 32:] += 100
     labels = torch.zeros(1, 64, 64, dtype=torch.long)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WRITER = """
 import sys
 import numpy as np
-from deconvnet.files import hdf5_written_whole
+from deconvnet.support.atomic import hdf5_written_whole
 
 try:
     with hdf5_written_whole(sys.argv[1]) as file:

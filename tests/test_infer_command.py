@@ -22,10 +22,11 @@ from deconvnet.data.row_files import read_rows
 from deconvnet.data.synthetic import generate
 from deconvnet.data.voc import VocFolder
 from deconvnet.inference.scoring import score_image, score_windows, scoring_windows
-from deconvnet.models.registry import make_network, save_network
+from deconvnet.models.network_files import save_network
+from deconvnet.models.registry import make_network
 from deconvnet.recipe import Recipe, load_recipe, save_recipe
 from deconvnet.run_folder import RunFolder
-from stages.build_proposals import ProposalWork, build_proposals
+from proposals.build import ProposalWork, build_proposals
 from stages.cli import run_command
 from stages.infer import main, parse
 from tests.narrow import CPU, randomised
@@ -102,7 +103,7 @@ def labels_of(path: Path) -> np.ndarray:
 
 def probabilities(folder: Path, image: np.ndarray, recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
     """DeconvNet's and FCN's, straight from the networks' files."""
-    from deconvnet.models.registry import load_network
+    from deconvnet.models.network_files import load_network
 
     deconvnet, fcn = (load_network(folder / name / "network.safetensors", kind, recipe)
                       for name, kind in (("stage2", "deconvnet"), ("fcn8s", "fcn8s")))

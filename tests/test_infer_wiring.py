@@ -150,7 +150,7 @@ def test_the_split_that_is_named(run: Path, case: Case) -> None:
 
 def test_images_are_labelled_as_the_splits_are(run: Path, case: Case, tmp_path: Path, monkeypatch) -> None:
     """With the same boxes; which boxes, when no file has them: test_proposals_without_a_file."""
-    monkeypatch.setattr("stages.build_proposals.ProposalWork.propose",
+    monkeypatch.setattr("proposals.build.ProposalWork.propose",
                         lambda _, image: (case.boxes[VAL[0]], np.zeros(9, np.float32)))
     picture, out = case.voc / f"JPEGImages/{VAL[0]}.jpg", tmp_path / "out"
     infer(run, "--ensemble", "fcn", "--crf", "--images", picture, "--out", out)

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from deconvnet.data.row_files import write_rows
+from deconvnet.data.row_files import WindowRows, write_rows
 from deconvnet.inference.score_files import write_scores
 from deconvnet.models.layer_table import layer_table
-from deconvnet.models.registry import make_network, save_network
+from deconvnet.models.network_files import save_network
+from deconvnet.models.registry import make_network
 from deconvnet.recipe import Network, Recipe, load_recipe, recipe_keys, recipe_to_dict
 from deconvnet.training.checkpoint import save_checkpoint
-from proposals.select import WindowRows
 from stages.cli import run_command
 from stages.inspect import main, parse
 from tests.checkpoints import content

@@ -144,7 +144,7 @@ def test_a_signal_sent_twice_does_not_interrupt_the_tidying_up(monkeypatch: pyte
 
 PARENT = """
 import os, sys, time
-from deconvnet.workers import worker_context
+from deconvnet.support.workers import worker_context
 
 def work(ready):
     ready.put(os.getpid())

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from deconvnet.locks import held
+from deconvnet.support.locks import held
 
 with held(Path(sys.argv[1])):
     if os.fork() == 0 and len(sys.argv) < 3:  # a worker, which is slower to end than its parent

@@ -18,12 +18,13 @@ from torch.utils.data import dataloader
 from crf.dense import CrfParameters
 from crf.pool import CrfPool
 from deconvnet.data import examples as crops
-from deconvnet.data.examples import WindowCrops, load
+from deconvnet.data.examples import WindowCrops
 from deconvnet.data.row_files import Rows
 from deconvnet.support.errors import LostWorker, UserError
 from deconvnet.support.interrupts import Interruptible
 from deconvnet.support.workers import WorkerPool
 from deconvnet.training import trainer as training_module
+from deconvnet.training.loading import load
 from deconvnet.training.trainer import Training
 from stages import infer
 from tests import test_training

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from deconvnet.conventions import VOC_CLASSES
 from deconvnet.evaluation.metrics import ConfusionMatrix
-from deconvnet.recipe import VOC_CLASSES
 from deconvnet.support.errors import UsageError, UserError
 
 TABLE1 = Path(__file__).resolve().parents[1] / "experiments" / "table1_voc2012_test.csv"

@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from deconvnet.models.registry import load_network, load_unmeasured, make_network, save_network
-from deconvnet.models.weights import load_vgg16, vgg16_shapes
+from deconvnet.models.network_files import load_network, load_unmeasured, save_network
+from deconvnet.models.registry import make_network
+from deconvnet.models.vgg16 import vgg16_shapes
+from deconvnet.models.vgg16_weights import load_vgg16
 from deconvnet.recipe import Recipe, load_recipe
 from deconvnet.support.errors import UsageError, UserError
 

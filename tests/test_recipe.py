@@ -9,9 +9,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deconvnet.conventions import VOC_CLASSES
 from deconvnet.recipe import (
     RECIPE_FOLDER,
-    VOC_CLASSES,
     Recipe,
     load_recipe,
     recipe_difference,

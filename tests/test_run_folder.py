@@ -12,12 +12,12 @@ import pytest
 
 from deconvnet import run_folder
 from deconvnet.recipe import load_recipe, recipe_keys
-from deconvnet.run_folder import add_run_arguments, open_run
+from deconvnet.run_folder import open_run
+from deconvnet.runtime import choose_device
 from deconvnet.support.errors import UsageError, UserError
 from deconvnet.training.checkpoint import load_checkpoint
 from stages import build_proposals, train
-from stages.cli import run_command
-from stages.train import choose_device
+from stages.cli import add_run_arguments, run_command
 
 
 def opened(*arguments, **more):

@@ -8,9 +8,9 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 from scipy.sparse import csc_matrix
 
+from deconvnet.conventions import VOC_CLASSES
 from deconvnet.data.sbd import merge_sbd, sbd_ids
 from deconvnet.data.voc import VocFolder
-from deconvnet.recipe import VOC_CLASSES
 from deconvnet.support.errors import UsageError, UserError
 from stages import merge_sbd as command
 from stages.cli import run_command

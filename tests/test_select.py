@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deconvnet.data.row_files import OBJECT, PROPOSAL, WindowRows
 from deconvnet.data.voc import VocObject
 from deconvnet.recipe import Windows as Keys
-from proposals.select import OBJECT, PROPOSAL, WindowRows, stage1_rows, stage2_rows
+from proposals.select import stage1_rows, stage2_rows
 from tests.reference_inference import window_about
 
 DTYPES = {"window": np.int32, "box": np.int32, "source": np.uint8, "object": np.int32, "class_index": np.uint8,

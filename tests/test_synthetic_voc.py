@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deconvnet.conventions import VOC_CLASSES
 from deconvnet.data.palette import voc_palette
 from deconvnet.data.synthetic import draw_scene, generate, with_rim
 from deconvnet.data.voc import VocFolder, read_annotation
-from deconvnet.recipe import VOC_CLASSES
 from deconvnet.support.errors import UsageError
 
 TRAIN, VAL, SEED, SIDE = 40, 20, 5, 160

@@ -18,10 +18,11 @@ from deconvnet.data.synthetic import generate
 from deconvnet.models.weight_files import read_safetensors
 from deconvnet.recipe import load_recipe, save_recipe
 from deconvnet.run_folder import RunFolder
+from deconvnet.training.schedules import train_fcn
 from deconvnet.training.trainer import Training
-from stages.build_proposals import build_windows
+from proposals.build import build_windows
 from stages.cli import run_command
-from stages.train import main, parse, train_fcn
+from stages.train import main, parse
 
 ROOT = Path(__file__).resolve().parents[1]
 ITERATIONS = 40

@@ -16,12 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deconvnet.data.columns import COLUMNS
-from deconvnet.data.examples import WindowCrops, network_input, positions
+from deconvnet.data.examples import WindowCrops
 from deconvnet.data.row_files import Rows, read_rows, write_rows
 from deconvnet.models.registry import make_network
 from deconvnet.recipe import Recipe, load_recipe
+from deconvnet.runtime import network_input
 from deconvnet.support.errors import UserError
 from deconvnet.training.checkpoint import load_checkpoint, save_checkpoint
+from deconvnet.training.sampling import positions
 from deconvnet.training.trainer import Examples, Plan, Training, pixel_loss, validate
 from tests.checkpoints import content
 from tests.row_files import attributes

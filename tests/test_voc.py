@@ -16,10 +16,10 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from scipy import ndimage
 
+from deconvnet.conventions import VOC_CLASSES
 from deconvnet.data.images import read_label_png, read_rgb
 from deconvnet.data.palette import voc_palette, write_label_png
 from deconvnet.data.voc import VocFolder, VocObject
-from deconvnet.recipe import VOC_CLASSES
 from deconvnet.support.errors import UsageError, UserError
 
 CAT, DOG = 8, 12

@@ -14,17 +14,11 @@ from torchvision.models.vgg import make_layers
 
 from deconvnet import recipe as recipes
 from deconvnet.models.deconvnet import DeconvNet
-from deconvnet.models.fcn import Fcn, bilinear_weight
+from deconvnet.models.fcn import Fcn, bilinear_weight, load_fcn8s
+from deconvnet.models.vgg16 import vgg16_shapes
+from deconvnet.models.vgg16_weights import convert_vgg16, load_vgg16, start_from_vgg16
 from deconvnet.models.weight_files import read_safetensors, save_safetensors
-from deconvnet.models.weights import (
-    convert_vgg16,
-    initialise,
-    load_fcn8s,
-    load_into,
-    load_vgg16,
-    start_from_vgg16,
-    vgg16_shapes,
-)
+from deconvnet.models.weights import load_into
 from deconvnet.support.errors import UsageError, UserError
 
 NARROW = 1 / 16
@@ -132,8 +126,8 @@ def test_a_features_file_fills_the_convolutions_of_a_full_width_network(tmp_path
         for name, value in whole.items()
     }
     torch.save(state, tmp_path / "vgg16.pth")
-    network = Fcn(32, 2, recipes.Fcn(fc6_kernel=3))
-    initialise(network, 0.01, 0.01, seeded())
+    network = Fcn(32, 2, recipes.Fcn(fc6_kernel=3), conv_std=0.01)
+    network.initialise(seeded())
     fc7 = network.fc7.weight.detach().clone()
     with caplog.at_level(logging.INFO):
         start_from_vgg16(network, tmp_path / "vgg16.pth")
@@ -220,11 +214,11 @@ def test_bad_weight_files_are_one_line(tmp_path, monkeypatch, kind):
 
 
 def test_initialise_deconvnet():
-    recipe = recipes.Network(width=1 / 4, input=64)
+    recipe = recipes.Network(width=1 / 4, input=64, deconv_std=0.02, bn_shift=0.001)
     one, two, other = (DeconvNet(recipe, 5) for _ in range(3))
-    initialise(one, 0.0, 0.02, seeded(1), bn_shift=0.001)
-    initialise(two.to(memory_format=torch.channels_last), 0.0, 0.02, seeded(1), bn_shift=0.001)
-    initialise(other, 0.0, 0.02, seeded(2), bn_shift=0.001)
+    one.initialise(seeded(1))
+    two.to(memory_format=torch.channels_last).initialise(seeded(1))
+    other.initialise(seeded(2))
     state = one.state_dict()
     for name, value in two.state_dict().items():
         assert torch.equal(value, state[name]), name
@@ -240,8 +234,8 @@ def test_initialise_deconvnet():
 
 def test_he_keeps_the_scale_of_what_a_layer_sees():
     """2 / fan-in: a layer's outputs have twice the mean square of its inputs. fc6_deconv sees one pixel only."""
-    model = DeconvNet(recipes.Network(width=1 / 4, input=64, batch_norm=False), 5)
-    initialise(model, 0.0, 0.0, seeded())
+    model = DeconvNet(recipes.Network(width=1 / 4, input=64, batch_norm=False, deconv_std=0), 5)
+    model.initialise(seeded())
     one = torch.randn(64, 1024, 1, 1, generator=seeded(1))
     many = torch.randn(4, 128, 20, 20, generator=seeded(2))
     with torch.no_grad():
@@ -250,8 +244,8 @@ def test_he_keeps_the_scale_of_what_a_layer_sees():
 
 
 def test_initialise_fcn_leaves_its_head_alone():
-    model = Fcn(8, 3, recipes.Fcn(width=NARROW))
-    initialise(model, 0.05, 0.05, seeded())
+    model = Fcn(8, 3, recipes.Fcn(width=NARROW), conv_std=0.05)
+    model.initialise(seeded())
     assert model.conv4_1.weight.std().item() == pytest.approx(0.05, rel=0.05)
     assert not model.score_fr.weight.any() and not model.score_pool3.bias.any()
     assert torch.equal(model.upscore8.weight, bilinear_weight(3, 8))
@@ -300,7 +294,7 @@ def test_fcn8s_of_wkentaro_reads_bgr(tmp_path):
 
 def test_safetensors_there_and_back(tmp_path):
     model = narrow_deconvnet()
-    initialise(model, 0.0, 0.01, seeded())
+    model.initialise(seeded())
     metadata = {"data.classes": ["background", "Kätzchen", 'a "b"'], "network.width": NARROW, "network.input": 32}
     save_safetensors(model.to(memory_format=torch.channels_last), tmp_path / "net.safetensors", metadata)
     tensors, read = read_safetensors(tmp_path / "net.safetensors")

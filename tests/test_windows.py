@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deconvnet.conventions import VOC_CLASSES
 from deconvnet.data.examples import WindowCrops
-from deconvnet.data.row_files import read_rows, write_rows
+from deconvnet.data.row_files import WindowRows, read_rows, write_rows
 from deconvnet.data.voc import VocFolder, VocObject
 from deconvnet.data.windows import (
     best_overlap,
@@ -24,9 +25,8 @@ from deconvnet.data.windows import (
     window_labels,
     window_picture,
 )
-from deconvnet.recipe import VOC_CLASSES, Recipe, load_recipe
+from deconvnet.recipe import Recipe, load_recipe
 from deconvnet.recipe import Windows as Keys
-from proposals.select import WindowRows
 from tests.row_files import attributes
 
 corner = st.integers(-60, 60)

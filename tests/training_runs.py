@@ -10,7 +10,7 @@ import torch
 from deconvnet.data.synthetic import generate
 from deconvnet.recipe import load_recipe, save_recipe
 from deconvnet.run_folder import RunFolder
-from stages.build_proposals import build_proposals, build_windows
+from proposals.build import build_proposals, build_windows
 from stages.cli import run_command
 from stages.train import main, parse
 

@@ -1,14 +1,7 @@
-"""Training examples: warped windows, random crops of them, and the order in which they are seen.
-
-What a training sees at position p (the p-th example since its start) depends on the seed and p alone, so a resumed
-training goes on with exactly the examples it would have seen.
-"""
+"""Training examples: warped windows, random crops of them; whole images."""
 
 import io
-import signal
-import threading
 from collections import OrderedDict
-from collections.abc import Iterator
 from dataclasses import replace
 
 import cv2
@@ -17,16 +10,16 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset
 
+from deconvnet.conventions import MEAN_RGB, VOID
+from deconvnet.data.canvas import on_canvas
 from deconvnet.data.columns import CROPS
 from deconvnet.data.row_files import Rows
-from deconvnet.data.voc import VOID, VocFolder, VocObject
-from deconvnet.data.windows import MEAN_RGB, object_labels, window_labels, window_picture
+from deconvnet.data.voc import VocFolder, VocObject
+from deconvnet.data.windows import object_labels, window_labels, window_picture
 from deconvnet.recipe import Recipe
-from deconvnet.support.errors import LostWorker, UserError, describe
-from deconvnet.support.interrupts import StopRequest
-from deconvnet.support.workers import worker_context
+from deconvnet.support.errors import UserError
 
 Example = tuple[Tensor, Tensor, int]  # picture uint8 3 x H x W, labels uint8 H x W, the row it was made from
 
@@ -162,24 +155,6 @@ class ImageCanvases(Dataset):
         return self.image_ids[row]
 
 
-def on_canvas(array: np.ndarray, side: int, fill: np.ndarray | int) -> np.ndarray:
-    """An image or mask in the top left corner of a side x side canvas [R]; larger ones are shrunk to fit."""
-    height, width = array.shape[:2]
-    if max(height, width) > side:
-        size = canvas_size(height, width, side)[::-1]
-        array = cv2.resize(array, size, interpolation=cv2.INTER_AREA if array.ndim == 3 else cv2.INTER_NEAREST)
-    canvas = np.empty((side, side, *array.shape[2:]), np.uint8)
-    canvas[:] = np.round(fill)
-    canvas[: array.shape[0], : array.shape[1]] = array
-    return canvas
-
-
-def canvas_size(height: int, width: int, side: int) -> tuple[int, int]:
-    """The height and width that an image takes on the canvas."""
-    scale = min(1.0, side / max(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
 def crop(picture: np.ndarray, labels: np.ndarray, top: int, left: int, side: int, flip: bool) -> tuple[Tensor, Tensor]:
     """side x side of a picture and its labels, mirrored if asked: uint8 tensors 3 x S x S and S x S."""
     place = slice(top, top + side), slice(left, left + side)
@@ -189,123 +164,19 @@ def crop(picture: np.ndarray, labels: np.ndarray, top: int, left: int, side: int
     return torch.from_numpy(picture.transpose(2, 0, 1).copy()), torch.from_numpy(labels.copy())
 
 
-def epoch_order(classes: np.ndarray, balance: str, seed: tuple[int, ...]) -> np.ndarray:
-    """The rows of one epoch in random order.
-
-    classes: each row's class. balance 'repeat' [P 6.1]: the rows of each class, in random order, are repeated until
-    the class has as many as the most frequent one; so in an epoch a class's rows come equally often, give or take one.
-    """
-    random = np.random.default_rng(list(seed))
-    if balance == "none":
-        return random.permutation(len(classes))
-    present, counts = np.unique(classes, return_counts=True)
-    repeated = [np.resize(random.permutation(np.flatnonzero(classes == one)), counts.max()) for one in present]
-    return random.permutation(np.concatenate(repeated))
 
 
-def positions(classes: np.ndarray, balance: str, seed: tuple[int, ...], start: int,
-              stop: int) -> Iterator[tuple[int, int]]:
-    """(position, row) for positions start .. stop - 1 of an endless sequence of epochs."""
-    epoch, order = -1, np.empty(0, np.int64)
-    length = len(epoch_order(classes, balance, (*seed, 0)))
-    for position in range(start, stop):
-        if position // length != epoch:
-            epoch = position // length
-            order = epoch_order(classes, balance, (*seed, epoch))
-        yield position, int(order[position % length])
 
 
-class Batches:
-    """A batch sampler over given (position, row) pairs."""
-
-    def __init__(self, items: Iterator[tuple[int, int]] | list[tuple[int, int]], size: int) -> None:
-        self.items, self.size = items, size
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        batch = []
-        for item in self.items:
-            batch.append(item)
-            if len(batch) == self.size:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
 
 
-def load(dataset: Dataset, items: Iterator[tuple[int, int]] | list[tuple[int, int]], size: int,
-         workers: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Batches of pictures (uint8 N x 3 x S x S), labels (uint8 N x S x S) and rows, loaded by worker processes.
-
-    The loader draws its workers' seeds from a generator of its own: drawing from the global one would make what
-    follows depend on how often loaders were made, and a resumed training would differ. Raises the dataset's UserError;
-    LostWorker when a worker was killed, at a moment when the next batch is waited for.
-    """
-    loader = DataLoader(
-        _ErrorsAsItems(dataset),
-        batch_sampler=Batches(items, size),
-        num_workers=workers,
-        collate_fn=_collate,
-        worker_init_fn=_start_worker if workers else None,
-        multiprocessing_context=worker_context() if workers else None,
-        generator=torch.Generator(),
-        pin_memory=torch.cuda.is_available(),
-    )
-    with StopRequest():  # torch's iterator does not survive an interruption while it starts its processes
-        batches = iter(loader)
-    if workers and threading.current_thread() is threading.main_thread():
-        # torch's handler raises in the middle of anything, a step of the solver say; waiting for a batch it looks too.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    try:
-        while (batch := _next(batches)) is not None:
-            if isinstance(batch, UserError):
-                raise batch
-            yield batch
-    finally:
-        del batches  # ends the processes now, not when the last traceback is gone
 
 
-def _next(batches: Iterator) -> list[Tensor] | UserError | None:
-    """The next batch or an error; None at the end."""
-    try:
-        return next(batches, None)
-    except (RuntimeError, EOFError, OSError) as error:
-        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
-            raise  # CUDA's, of the thread that pins memory
-        what = " ".join(str(error).split()) or type(error).__name__
-        return LostWorker(f"a loading process was killed ({what})", "--set train.workers")
 
 
-class _ErrorsAsItems(Dataset):
-    """Hands errors on as items: what is raised in a loading process, torch turns into a text of tracebacks.
-
-    An error that is no UserError (memory, OpenCV's) becomes one, which names the window.
-    """
-
-    def __init__(self, dataset: WindowCrops | ImageCanvases) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, item: tuple[int, int]) -> Example | UserError:
-        try:
-            return self.dataset[item]
-        except UserError as error:
-            return error
-        except Exception as error:
-            return UserError(f"{self.dataset.window_id(item[1])}: {describe(error)}")
 
 
-def _collate(examples: list[Example | UserError]) -> list[Tensor] | UserError:
-    try:
-        return next((one for one in examples if isinstance(one, UserError)), None) or default_collate(examples)
-    except Exception as error:
-        return UserError(f"a batch of {len(examples)} windows cannot be put together: {describe(error)}")
 
 
-def _start_worker(_: int) -> None:
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
 
 
-def network_input(pictures: Tensor) -> Tensor:
-    """uint8 RGB N x 3 x H x W to what the network takes: float32, minus the mean, unscaled."""
-    mean = torch.from_numpy(MEAN_RGB).to(pictures.device)
-    return pictures.float() - mean[:, None, None]

@@ -47,6 +47,22 @@ from deconvnet.support.errors import UserError
 from deconvnet.support.interrupts import StopRequest
 from deconvnet.support.resumable import Arrays
 
+OBJECT, PROPOSAL = 0, 1  # where a window comes from
+
+
+@dataclass
+class WindowRows:
+    """The windows of an image, one row each."""
+
+    window: np.ndarray  # int32 N x 4: the enlarged box, may leave the image
+    box: np.ndarray  # int32 N x 4: the object's or the proposal's own box
+    source: np.ndarray  # uint8 N: OBJECT or PROPOSAL
+    object: np.ndarray  # int32 N: index of the object, the one of largest overlap for a proposal
+    class_index: np.ndarray  # uint8 N: that object's class
+    overlap: np.ndarray  # float32 N: IoU of the box with that object's box; 1 for an object itself
+    score: np.ndarray  # float32 N: objectness; NaN for an object
+
+
 FORMAT_VERSION = 2  # 1 had crops of variable length and no checksums
 JSON_ATTRIBUTES = ("classes", "recipe", "shaped_by")
 ATTRIBUTES = {"proposals": ProposalAttributes, "windows": WindowAttributes}

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 from scipy.io import loadmat
 
+from deconvnet.conventions import VOC_CLASSES
 from deconvnet.data.images import read_rgb, read_size
 from deconvnet.data.palette import write_label_png
 from deconvnet.data.voc import VocFolder
-from deconvnet.recipe import VOC_CLASSES
 from deconvnet.support.atomic import check_name, write_text, written_whole
 from deconvnet.support.errors import UsageError, UserError
 from deconvnet.support.progress import progress

@@ -9,9 +9,7 @@ lies as a rim along both sides of every object's outline, in both masks. Boxes i
 labelled pixels (visible, without the rim), so that they agree with boxes taken from SegmentationObject.
 """
 
-import argparse
 import json
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,15 +17,14 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from deconvnet.conventions import VOC_CLASSES
 from deconvnet.data.palette import write_label_png
 from deconvnet.data.synthetic_classes import KINDS, Kind, extent, paint, silhouette
-from deconvnet.recipe import VOC_CLASSES
 from deconvnet.recipe_limits import short
 from deconvnet.support.atomic import remove_leftovers, write_json, write_text, written_whole
 from deconvnet.support.errors import UsageError
 from deconvnet.support.locks import held
 from deconvnet.support.progress import progress
-from stages.cli import make_parser, run_command
 
 VOID = 255
 VERSION = 1  # of the drawing; a set made by another one is not gone on with
@@ -241,24 +238,7 @@ def _background(random: np.random.Generator, height: int, width: int) -> np.ndar
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def main(options: argparse.Namespace) -> None:
-    """Makes the set."""
-    folder = generate(options.folder, options.train, options.val, options.seed, options.side)
-    print(f"{folder}: {options.train} training and {options.val} validation images")
 
 
-def parse() -> argparse.ArgumentParser:
-    """The command's arguments."""
-    parser = make_parser("experiments.synthetic_voc", "Makes a synthetic data set in VOC's layout, from a seed.",
-                         "python -m experiments.synthetic_voc data/synthetic --train 300 --val 60")
-    parser.add_argument("folder", metavar="DIR", type=Path, help="the set is made in DIR/VOC2012")
-    parser.add_argument("--train", metavar="N", type=int, default=300, help="training images (default: %(default)s)")
-    parser.add_argument("--val", metavar="N", type=int, default=60, help="validation images (default: %(default)s)")
-    parser.add_argument("--seed", metavar="S", type=int, default=0, help="of everything random (default: %(default)s)")
-    parser.add_argument("--side", metavar="N", type=int, default=160,
-                        help="about the longer side of an image, in pixels (default: %(default)s)")
-    return parser
 
 
-if __name__ == "__main__":
-    sys.exit(run_command(parse(), main))

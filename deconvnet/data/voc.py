@@ -23,11 +23,10 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
+from deconvnet.conventions import VOID
 from deconvnet.data.images import read_label_png, read_rgb
 from deconvnet.support.atomic import check_name
 from deconvnet.support.errors import UnknownLabel, UsageError, UserError
-
-VOID = 255
 
 
 def fingerprint_of(classes: Sequence[str], image_ids: Sequence[str]) -> str:

@@ -3,12 +3,11 @@
 import cv2
 import numpy as np
 
-from deconvnet.data.voc import VOID, VocObject, inside
+from deconvnet.conventions import MEAN_RGB, VOID
+from deconvnet.data.voc import VocObject, inside
 from deconvnet.recipe import Windows
 from deconvnet.support.errors import UserError
 
-# ImageNet's mean as the release takes it off, here in RGB order.
-MEAN_RGB = np.array([122.675, 116.669, 104.008], np.float32)
 MOST_PIXELS = 1 << 27  # of a window; its score map of 21 classes takes 11 GB
 PAIRS_AT_ONCE = 1 << 20  # boxes compared in one step, which takes about 100 bytes a pair
 

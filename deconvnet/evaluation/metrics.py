@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from deconvnet.data.voc import VOID
+from deconvnet.conventions import VOID
 from deconvnet.support.errors import UsageError, UserError
 
 

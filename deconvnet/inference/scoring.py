@@ -4,12 +4,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deconvnet.data.examples import canvas_size, network_input, on_canvas
-from deconvnet.data.windows import MEAN_RGB, cut, enlarge, outside_value
+from deconvnet.conventions import MEAN_RGB
+from deconvnet.data.canvas import canvas_size, on_canvas
+from deconvnet.data.windows import cut, enlarge, outside_value
 from deconvnet.inference.aggregation import Aggregation
 from deconvnet.inference.resizing import resize_picture, resize_scores
 from deconvnet.recipe import Recipe
-from deconvnet.training.trainer import autocast
+from deconvnet.runtime import autocast, network_input
 
 
 def scoring_windows(boxes: np.ndarray, recipe: Recipe) -> np.ndarray:

@@ -19,11 +19,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from deconvnet.conventions import VOC_CLASSES
 from deconvnet.models.caffemodel import CaffeLayer, read_caffemodel
-from deconvnet.models.deconvnet import FC_CHANNELS, DeconvNet, convolution_names
+from deconvnet.models.deconvnet import DeconvNet
 from deconvnet.models.fcn import SKIPS, UPSAMPLINGS, Fcn
-from deconvnet.recipe import VOC_CLASSES, Network
+from deconvnet.models.vgg16 import FC_CHANNELS, Vgg16Network, convolution_names
 from deconvnet.recipe import Fcn as FcnRecipe
+from deconvnet.recipe import Network
 from deconvnet.support.errors import UserError
 
 KINDS = ("deconvnet", "vgg16", "fcn8s", "fcn16s", "fcn32s")
@@ -73,7 +75,7 @@ def import_caffe(path: Path | str, kind: str = "auto", bn: str = "auto") -> Impo
         layers.pop("fc8", None)
     else:
         network, metadata = _fcn(int(kind.removeprefix("fcn").removesuffix("s")), layers, path)
-    modules = {name: module for name, module in network.named_children() if kind != "vgg16" or name in VGG16_NAMES}
+    modules = {name: module for name, module in network.named_children() if list(module.parameters())}
 
     _account(layers, modules, kind, path)
     tensors: dict[str, np.ndarray] = {}
@@ -129,7 +131,8 @@ def _deconvnet(layers: dict[str, CaffeLayer], path: Path) -> tuple[nn.Module, di
 def _vgg16(layers: dict[str, CaffeLayer], path: Path) -> tuple[nn.Module, dict[str, Any]]:
     width, kernel = _width(layers, path), _fc6_kernel(layers, path)
     with torch.device("meta"):
-        network = DeconvNet(Network(width=width, input=32 * kernel, batch_norm=False), 2)
+        network = Vgg16Network(width, False, nn.Identity)
+        network.add_fully_connected(kernel)
     return network, {"width": width, "input": 32 * kernel}
 
 

@@ -8,107 +8,70 @@ network with fewer channels, a small one (network.input) has smaller fc6 and fc6
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deconvnet.recipe import Network
-
-VGG16_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # convolutions and channels before each pooling
-FC_CHANNELS = 4096
-
-
-def scaled(channels: int, width: float) -> int:
-    """The channel count of a layer of Table 2 in a network of the given width."""
-    return max(1, round(channels * width))
+from deconvnet import recipe as recipes
+from deconvnet.models.spec import NetworkSpec
+from deconvnet.models.unpooling import Pool, Unpool
+from deconvnet.models.vgg16 import Vgg16Network, convolution_names, draw_weights
+from deconvnet.recipe import Recipe
 
 
-def convolution_names() -> list[list[str]]:
-    """The names of VGG16's convolutions by block: [[conv1_1, conv1_2], ..., [conv5_1, conv5_2, conv5_3]]."""
-    return [[f"conv{block}_{i}" for i in range(1, count + 1)] for block, (count, _) in enumerate(VGG16_BLOCKS, 1)]
-
-
-class DeconvNet(nn.Module):
+class DeconvNet(Vgg16Network):
     """The deconvolution network. Input N x 3 x S x S (RGB minus mean), output scores N x classes x S x S."""
 
-    def __init__(self, recipe: Network, class_count: int) -> None:
-        super().__init__()
-        self.unpooling = recipe.unpooling
-        self.batch_norm = recipe.batch_norm
-        self.eps = recipe.bn_eps
-        channels = [scaled(count, recipe.width) for _, count in VGG16_BLOCKS]
-        fc = scaled(FC_CHANNELS, recipe.width)
+    def __init__(self, recipe: recipes.Network, class_count: int) -> None:
+        super().__init__(recipe.width, recipe.batch_norm, lambda: Pool(recipe.unpooling), recipe.bn_eps)
+        self.recipe = recipe
         coarsest = recipe.input // 32  # side of pool5, and so of fc6's kernel: 7 for 224
-
-        before = 3
-        for names, after in zip(convolution_names(), channels, strict=True):
-            for name in names:
-                self._add(name, nn.Conv2d(before, after, 3, padding=1))
-                before = after
-        self._add("fc6", nn.Conv2d(before, fc, coarsest))
-        self._add("fc7", nn.Conv2d(fc, fc, 1))
-
-        self._add("fc6_deconv", nn.ConvTranspose2d(fc, before, coarsest))
+        self.add_fully_connected(coarsest)
+        self.add_layer("fc6_deconv", nn.ConvTranspose2d(self.fc_channels, self.channels[-1], coarsest))
         for block in (5, 4, 3, 2, 1):
-            names = [name.replace("conv", "deconv") for name in convolution_names()[block - 1]]
-            own, below = channels[block - 1], channels[max(block - 2, 0)]
+            self.add_module(f"unpool{block}", Unpool(recipe.unpooling))
+            own, below = self.channels[block - 1], self.channels[max(block - 2, 0)]
+            names = _deconvolution_names(block)
             for name in names:  # the last layer of a block brings the channels down to those of the block below
                 after = below if name == names[-1] else own
-                self._add(name, nn.ConvTranspose2d(own, after, 3, padding=1))
+                self.add_layer(name, nn.ConvTranspose2d(own, after, 3, padding=1))
         # Table 2 gives the output layer a padding of 1, which would make it 226 x 226: a slip of the pen.
-        self.seg_score_voc = nn.Conv2d(channels[0], class_count, 1)
+        self.seg_score_voc = nn.Conv2d(self.channels[0], class_count, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         x, switches = images, []
-        for names in convolution_names():
-            for name in names:
-                x = self._layer(name, x)
-            x, where = self._pool(x)
+        for block in (1, 2, 3, 4, 5):
+            x, where = self.get_submodule(f"pool{block}")(self.block(block, x))
             switches.append(where)
         for name in ("fc6", "fc7", "fc6_deconv"):
-            x = self._layer(name, x)
-        for names in reversed(convolution_names()):
-            x = self._unpool(x, switches.pop())
-            for name in names:
-                x = self._layer(name.replace("conv", "deconv"), x)
+            x = self.layer(name, x)
+        for block in (5, 4, 3, 2, 1):
+            x = self.get_submodule(f"unpool{block}")(x, switches.pop())
+            for name in _deconvolution_names(block):
+                x = self.layer(name, x)
         return self.seg_score_voc(x)
 
-    def _add(self, name: str, layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
-        self.add_module(name, layer)
-        if self.batch_norm:
-            self.add_module(batch_norm_name(name), nn.BatchNorm2d(layer.out_channels, eps=self.eps))
+    def initialise(self, generator: torch.Generator) -> None:
+        """Convolutions from N(0, conv_std), the deconvolution network, whose end the score layer is, from
+        N(0, deconv_std) [P 6.1]; 0 stands for He's deviation. fc6_deconv's input is a single pixel."""
+        recipe = self.recipe
 
-    def _layer(self, name: str, x: Tensor) -> Tensor:
-        x = getattr(self, name)(x)
-        if self.batch_norm:
-            x = getattr(self, batch_norm_name(name))(x)
-        return F.relu(x, inplace=True)
+        def std_of(name: str, layer: nn.Module) -> float:
+            ends = isinstance(layer, nn.ConvTranspose2d) or name == "seg_score_voc"
+            return recipe.deconv_std if ends else recipe.conv_std
 
-    def _pool(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        if self.unpooling == "switches":
-            return F.max_pool2d(x, 2, return_indices=True)
-        return (F.avg_pool2d(x, 2) if self.unpooling == "average" else F.max_pool2d(x, 2)), None
-
-    def _unpool(self, x: Tensor, switches: Tensor | None) -> Tensor:
-        """Section 3.2.1: each activation goes to where the maximum was; and the variants without switches."""
-        if self.unpooling == "switches":
-            return F.max_unpool2d(x, switches, 2)
-        if self.unpooling == "fixed":
-            return F.conv_transpose2d(x, _top_left(x), stride=2, groups=x.shape[1])
-        if self.unpooling == "average":  # average pooling's transpose: a value is divided among its four places
-            return F.interpolate(x, scale_factor=2, mode="nearest") / 4
-        if self.unpooling == "tile":
-            return F.interpolate(x, scale_factor=2, mode="nearest")
-        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        draw_weights(self, std_of, generator, recipe.bn_shift, single_pixel=("fc6_deconv",))
 
 
-def batch_norm_name(layer: str) -> str:
-    """The released model's name for the batch normalisation behind a layer."""
-    if layer == "fc6_deconv":
-        return "fc6_deconv_bn"
-    return layer.replace("conv", "bn") if "conv" in layer else f"bn{layer}"
+def _deconvolution_names(block: int) -> list[str]:
+    return [name.replace("conv", "deconv") for name in convolution_names()[block - 1]]
 
 
-def _top_left(x: Tensor) -> Tensor:
-    kernel = torch.zeros(x.shape[1], 1, 2, 2, dtype=x.dtype, device=x.device)
-    kernel[:, :, 0, 0] = 1
-    return kernel
+def _describe(recipe: Recipe) -> dict[str, object]:
+    keys = recipe.network
+    return {"width": keys.width, "input": keys.input, "unpooling": keys.unpooling}
+
+
+SPEC = NetworkSpec(
+    name="deconvnet",
+    build=lambda recipe: DeconvNet(recipe.network, len(recipe.data.classes)),
+    describe=_describe,
+)

@@ -13,14 +13,20 @@ Without batch normalisation (the published nets) dropout of 0.5 follows fc6 and 
 network train from random weights, there is no dropout: the statistics at test time would not fit any more.
 """
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deconvnet import recipe as recipes
-from deconvnet.models.deconvnet import FC_CHANNELS, VGG16_BLOCKS, batch_norm_name, convolution_names, scaled
+from deconvnet.models.spec import NetworkSpec
+from deconvnet.models.vgg16 import VGG16_BLOCKS, Vgg16Network, draw_weights
+from deconvnet.models.weight_files import read_state
+from deconvnet.models.weights import load_into
 from deconvnet.support.errors import UsageError, UserError
 
+STRIDES = (32, 16, 8)
 DROPOUT = 0.5
 LEAST_FC6_KERNEL = 3  # a smaller one would need negative crops
 SKIPS = {32: (), 16: ("score_pool4",), 8: ("score_pool4", "score_pool3")}  # score layers besides score_fr
@@ -28,31 +34,21 @@ UPSAMPLINGS = {32: ("upscore32",), 16: ("upscore2", "upscore16"), 8: ("upscore2"
 FACTORS = {"upscore2": 2, "upscore_pool4": 2, "upscore8": 8, "upscore16": 16, "upscore32": 32}
 
 
-class Fcn(nn.Module):
+class Fcn(Vgg16Network):
     """One of the three. Input N x 3 x H x W (RGB minus mean, any size), output scores N x classes x H x W."""
 
-    def __init__(self, stride: int, class_count: int, recipe: recipes.Fcn) -> None:
-        """stride: 32, 16 or 8, of the finest scores. Raises UsageError for an fc6 kernel that cannot be aligned."""
-        super().__init__()
-        if recipe.fc6_kernel < LEAST_FC6_KERNEL:
-            raise UsageError(f"recipe key fcn.fc6_kernel is {recipe.fc6_kernel}; expected at least {LEAST_FC6_KERNEL}")
-        self.stride = stride
-        self.class_count = class_count
-        self.batch_norm = recipe.batch_norm
-        self.offsets = crop_offsets(stride, recipe.fc6_kernel)
-        channels = [scaled(count, recipe.width) for _, count in VGG16_BLOCKS]
-        fc = scaled(FC_CHANNELS, recipe.width)
-
-        before = 3
-        for names, after in zip(convolution_names(), channels, strict=True):
-            for name in names:
-                padding = border_padding(recipe.fc6_kernel) if name == "conv1_1" else 1
-                self._add(name, nn.Conv2d(before, after, 3, padding=padding))
-                before = after
-        self._add("fc6", nn.Conv2d(before, fc, recipe.fc6_kernel))
-        self._add("fc7", nn.Conv2d(fc, fc, 1))
-
-        inputs = {"score_fr": fc, "score_pool4": channels[3], "score_pool3": channels[2]}
+    def __init__(self, stride: int, class_count: int, recipe: recipes.Fcn, conv_std: float = 0.0) -> None:
+        """stride: 32, 16 or 8, of the finest scores; conv_std: of random convolutions, 0 for He's. Raises UsageError
+        for an fc6 kernel that cannot be aligned."""
+        kernel = recipe.fc6_kernel
+        if kernel < LEAST_FC6_KERNEL:
+            raise UsageError(f"recipe key fcn.fc6_kernel is {kernel}; expected at least {LEAST_FC6_KERNEL}")
+        super().__init__(recipe.width, recipe.batch_norm, lambda: nn.MaxPool2d(2, ceil_mode=True),
+                         first_padding=border_padding(kernel))
+        self.stride, self.class_count, self.conv_std = stride, class_count, conv_std
+        self.offsets = crop_offsets(stride, kernel)
+        self.add_fully_connected(kernel)
+        inputs = {"score_fr": self.fc_channels, "score_pool4": self.channels[3], "score_pool3": self.channels[2]}
         for name in ("score_fr", *SKIPS[stride]):
             self.add_module(name, nn.Conv2d(inputs[name], class_count, 1))
         for name in UPSAMPLINGS[stride]:
@@ -60,6 +56,11 @@ class Fcn(nn.Module):
             layer = nn.ConvTranspose2d(class_count, class_count, 2 * factor, stride=factor, bias=False)
             self.add_module(name, layer)
         self.get_submodule(UPSAMPLINGS[stride][-1]).requires_grad_(False)
+        self.initialise_head()
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """VGG16's convolutions from N(0, conv_std); the layers behind fc7 as published."""
+        draw_weights(self, lambda name, layer: self.conv_std, generator)
         self.initialise_head()
 
     def initialise_head(self) -> None:
@@ -73,13 +74,11 @@ class Fcn(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x, pools = images, {}
-        for block, names in enumerate(convolution_names(), 1):
-            for name in names:
-                x = self._layer(name, x)
-            x = F.max_pool2d(x, 2, ceil_mode=True)
+        for block in (1, 2, 3, 4, 5):
+            x = self.get_submodule(f"pool{block}")(self.block(block, x))
             pools[f"score_pool{block}"] = x
         for name in ("fc6", "fc7"):
-            x = self._layer(name, x)
+            x = self.layer(name, x)
             if not self.batch_norm:
                 x = F.dropout(x, DROPOUT, self.training)
         x = self.score_fr(x)
@@ -88,17 +87,6 @@ class Fcn(nn.Module):
         x = getattr(self, UPSAMPLINGS[self.stride][-1])(x)
         first, (height, width) = self.offsets["output"], images.shape[-2:]
         return x[..., first : first + height, first : first + width].contiguous()
-
-    def _add(self, name: str, layer: nn.Conv2d) -> None:
-        self.add_module(name, layer)
-        if self.batch_norm:
-            self.add_module(batch_norm_name(name), nn.BatchNorm2d(layer.out_channels))
-
-    def _layer(self, name: str, x: Tensor) -> Tensor:
-        x = getattr(self, name)(x)
-        if self.batch_norm:
-            x = getattr(self, batch_norm_name(name))(x)
-        return F.relu(x, inplace=True)
 
 
 def border_padding(fc6_kernel: int) -> int:
@@ -177,3 +165,31 @@ def _add_cropped(coarse: Tensor, fine: Tensor, offset: int) -> Tensor:
     height = min(coarse.shape[-2], fine.shape[-2] - offset)
     width = min(coarse.shape[-1], fine.shape[-1] - offset)
     return coarse[..., :height, :width] + fine[..., offset : offset + height, offset : offset + width]
+
+
+def _spec(stride: int) -> NetworkSpec:
+    return NetworkSpec(
+        name=f"fcn{stride}s",
+        build=lambda recipe: Fcn(stride, len(recipe.data.classes), recipe.fcn, recipe.network.conv_std),
+        describe=lambda recipe: {"width": recipe.fcn.width, "fc6_kernel": recipe.fcn.fc6_kernel},
+        published={".pth": lambda path, recipe: load_fcn8s(path, recipe.fcn)} if stride == 8 else {},
+    )
+
+
+def load_fcn8s(path: Path | str, recipe: recipes.Fcn | None = None) -> dict[str, Tensor]:
+    """Reads wkentaro's fcn8s_from_caffe.pth: our names, but BGR input, so conv1_1's channels are turned round.
+
+    recipe: of the network that will take them, the published one by default. Raises UserError, as load_into.
+    """
+    state = read_state(Path(path))
+    bias = state.get("score_fr.bias")
+    if not isinstance(bias, Tensor) or bias.is_nested or bias.ndim != 1 or not 2 <= len(bias) <= 255:
+        raise UserError(f"{path}: score_fr.bias is missing, or not of 2 to 255 classes: expected wkentaro's "
+                        "fcn8s_from_caffe.pth")
+    with torch.device("meta"):  # a network of shapes only, to check against
+        network = Fcn(8, len(bias), recipe or recipes.Fcn())
+    load_into(network, state, source=str(path))
+    return {name: value.flip(1) if name == "conv1_1.weight" else value for name, value in state.items()}
+
+
+SPECS = tuple(_spec(stride) for stride in STRIDES)

@@ -1,13 +1,14 @@
 """Table 2 of the paper, taken from the real network as an image goes through it; no memory is needed for weights."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from deconvnet.models.deconvnet import DeconvNet, batch_norm_name
+from deconvnet.models.deconvnet import DeconvNet
+from deconvnet.models.unpooling import Pool, Unpool
+from deconvnet.models.vgg16 import batch_norm_name
 from deconvnet.recipe import Network
 
 PAPER_NAMES = {"fc6_deconv": "deconv-fc6", "seg_score_voc": "output"}  # where Table 2 differs by more than '_' for '-'
@@ -37,7 +38,6 @@ def layer_table(recipe: Network, class_count: int) -> list[Layer]:
     with torch.device("meta"):
         model, window = DeconvNet(recipe, class_count).eval(), torch.empty(1, 3, recipe.input, recipe.input)
     rows = [Layer("input", None, None, None, *_size(window))]
-    pooled = 0  # poolings not yet undone
 
     def convolved(name: str, layer: nn.Conv2d | nn.ConvTranspose2d, output: Tensor) -> None:
         own = [layer] + ([getattr(model, batch_norm_name(name))] if hasattr(model, batch_norm_name(name)) else [])
@@ -50,26 +50,13 @@ def layer_table(recipe: Network, class_count: int) -> list[Layer]:
         side = max(before.shape[-1] // after.shape[-1], after.shape[-1] // before.shape[-1])
         rows.append(Layer(name, side, side, 0, *_size(after)))  # the windows neither overlap nor leave gaps
 
-    pool, unpool = model._pool, model._unpool
-
-    def watched_pool(x: Tensor) -> tuple[Tensor, Any]:
-        nonlocal pooled
-        output, switches = pool(x)
-        pooled += 1
-        resized(f"pool{pooled}", x, output)
-        return output, switches
-
-    def watched_unpool(x: Tensor, switches: Any) -> Tensor:
-        nonlocal pooled
-        output = unpool(x, switches)
-        resized(f"unpool{pooled}", x, output)
-        pooled -= 1
-        return output
-
-    model._pool, model._unpool = watched_pool, watched_unpool
     for name, module in model.named_children():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             module.register_forward_hook(lambda layer, _, output, name=name: convolved(name, layer, output))
+        elif isinstance(module, Pool):
+            module.register_forward_hook(lambda _, inputs, output, name=name: resized(name, inputs[0], output[0]))
+        elif isinstance(module, Unpool):
+            module.register_forward_hook(lambda _, inputs, output, name=name: resized(name, inputs[0], output))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(window)
     return rows

@@ -26,6 +26,8 @@ def check_name(name: str, what: str, wanted: str) -> None:
     if len(name.encode()) > LONGEST_NAME:
         raise ValueError(f"{what} is {name[:40]!r}..., {len(name.encode())} bytes long; expected {wanted} of at most "
                          f"{LONGEST_NAME}")
+
+
 _TEMPORARY = re.compile(r"\..+\.(\d+)\.part(\.\w+)?")  # what written_whole makes
 
 

@@ -8,6 +8,7 @@ from multiprocessing import popen_fork, popen_spawn_posix, resource_tracker
 from multiprocessing.context import BaseContext, ForkContext, ForkProcess, SpawnContext, SpawnProcess
 from typing import Any
 
+from deconvnet.support.errors import UsageError
 from deconvnet.support.interrupts import StopRequest, unseen
 
 
@@ -75,3 +76,19 @@ class WorkerPool(ProcessPoolExecutor):
         """As it was; an interruption between two lines of it would leave a pool that cannot be shut down."""
         with StopRequest():
             return super().submit(*job, **options)
+
+
+WORKERS_PER_CORE = 16  # at most; more than one is seldom of use
+
+
+def default_workers() -> int:
+    """One worker a core."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def check_workers(count: int, least: int) -> None:
+    """Raises UsageError for a number of processes that only costs memory. least: 0 where none means in this process."""
+    most = WORKERS_PER_CORE * default_workers()
+    if not least <= count <= most:
+        own = " (0: in this process)" if least == 0 else ""
+        raise UsageError(f"--workers {count}: expected {least}{own} to {most}, {WORKERS_PER_CORE} a core")

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from deconvnet.recipe import Runtime
+from deconvnet.runtime import autocast, to_device
 from deconvnet.support.progress import progress
 from deconvnet.training.trace import bn_modes, digest, kind
-from deconvnet.training.trainer import autocast, to_device
 
 
 @torch.no_grad()

@@ -1,9 +1,17 @@
 """log.csv, a training's log: its columns, and what of a file that may be damaged can be read."""
 
+import csv
+import logging
 import math
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
+from deconvnet.support.atomic import written_whole
 from deconvnet.support.errors import UserError
+
+log = logging.getLogger(__name__)
 
 COLUMNS = ("iteration", "rate", "loss", "pixel_accuracy", "validation_loss", "validation_accuracy",
            "validation_mean_iou", "images_per_second")
@@ -38,3 +46,65 @@ def _whole(cells: list[str]) -> bool:
         return not any(math.isnan(float(cell)) for cell in cells if cell) and all(cells[:ALWAYS])
     except ValueError:
         return False
+
+
+LOG_EVERY = 20  # iterations between lines of log.csv
+
+
+@dataclass
+class _Running:
+    """Means since the last line of the log; the time is that of the iterations, without validations and savings."""
+
+    losses: list[float] = field(default_factory=list)
+    accuracies: list[float] = field(default_factory=list)
+    rate: float = 0.0  # of the last iteration
+    images: int = 0
+    seconds: float = 0.0
+
+    def add(self, loss: float, accuracy: float, rate: float, images: int, seconds: float) -> None:
+        self.losses.append(loss)
+        self.accuracies.append(accuracy)
+        self.rate = rate
+        self.images += images
+        self.seconds += seconds
+
+    @property
+    def loss(self) -> float:
+        return float(np.mean(self.losses))
+
+    @property
+    def accuracy(self) -> float:
+        return float(np.mean(self.accuracies))
+
+    @property
+    def speed(self) -> float:
+        return self.images / self.seconds
+
+    def in_short(self) -> dict[str, str]:
+        """For the progress bar."""
+        return {"loss": f"{self.loss:.3f}", "acc": f"{self.accuracy:.3f}", "img_s": f"{self.speed:.0f}"}
+
+
+class _LogFile:
+    """log.csv; when a training goes on at an iteration, the lines behind it are dropped first."""
+
+    def __init__(self, path: Path, iteration: int) -> None:
+        kept = []
+        if path.is_file() and iteration:
+            try:
+                lines, damaged = read_log(path)
+            except UserError as error:
+                lines, damaged = [], []
+                log.warning("%s; begins anew", error)
+            if damaged:
+                log.warning("%s: damaged: %d lines are left out, line %d first", path, len(damaged), damaged[0])
+            kept = [line for line in lines if int(line["iteration"]) <= iteration]
+        self.path = path
+        with written_whole(path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(kept)
+
+    def add(self, row: dict[str, float]) -> None:
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, COLUMNS).writerow(row)

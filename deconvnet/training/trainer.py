@@ -1,12 +1,11 @@
 """The training loop, the same for DeconvNet's two stages and for FCN."""
 
 import contextlib
-import csv
 import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,23 +14,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from deconvnet.data.examples import ImageCanvases, WindowCrops, load, network_input
-from deconvnet.data.voc import VOID
+from deconvnet.conventions import VOID
+from deconvnet.data.examples import ImageCanvases, WindowCrops
 from deconvnet.evaluation.metrics import ConfusionMatrix
 from deconvnet.models.weights import load_into
-from deconvnet.recipe import Recipe, Runtime, Solver, recipe_difference, recipe_to_dict
-from deconvnet.support.atomic import remove_leftovers, written_whole
+from deconvnet.recipe import Recipe, Solver, recipe_difference, recipe_to_dict
+from deconvnet.runtime import autocast, to_device
+from deconvnet.support.atomic import remove_leftovers
 from deconvnet.support.errors import LostWorker, UserError
 from deconvnet.support.interrupts import StopRequest
 from deconvnet.support.progress import progress
 from deconvnet.training.checkpoint import load_checkpoint, save_checkpoint
-from deconvnet.training.log_file import COLUMNS, read_log
+from deconvnet.training.loading import load
+from deconvnet.training.log_file import LOG_EVERY, _LogFile, _Running
 from deconvnet.training.solver import Descent
 from deconvnet.training.trace import Trace
 
 log = logging.getLogger(__name__)
-
-LOG_EVERY = 20  # iterations between lines of log.csv
 
 
 @dataclass
@@ -252,26 +251,6 @@ def pixel_loss(scores: Tensor, labels: Tensor) -> Tensor:
     return total / (labels != VOID).sum().clamp(min=1)
 
 
-def to_device(pictures: Tensor, labels: Tensor, runtime: Runtime, device: torch.device) -> tuple[Tensor, Tensor]:
-    """A loaded batch as network input (float32) and labels (int64) on the device."""
-    layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
-    pictures = network_input(pictures.to(device, non_blocking=True)).contiguous(memory_format=layout)
-    return pictures, labels.to(device, non_blocking=True).long()
-
-
-def autocast(runtime: Runtime, device: torch.device) -> torch.autocast:
-    """bf16 autocast where the recipe asks for it."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=runtime.precision == "bf16")
-
-
-def prepare(model: nn.Module, runtime: Runtime, device: torch.device) -> nn.Module:
-    """Moves a network to the device, in the recipe's memory layout and matrix precision."""
-    tf32 = runtime.precision == "tf32"
-    torch.backends.cuda.matmul.allow_tf32 = tf32
-    torch.backends.cudnn.allow_tf32 = tf32
-    return model.to(device, memory_format=torch.channels_last if runtime.channels_last else torch.preserve_format)
-
-
 @torch.no_grad()
 def validate(model: nn.Module, examples: WindowCrops | ImageCanvases, rows: np.ndarray, batch: int, workers: int,
              recipe: Recipe, device: torch.device, look: Callable[..., None] | None = None) -> dict[str, float]:
@@ -307,60 +286,5 @@ def validate(model: nn.Module, examples: WindowCrops | ImageCanvases, rows: np.n
     }
 
 
-@dataclass
-class _Running:
-    """Means since the last line of the log; the time is that of the iterations, without validations and savings."""
-
-    losses: list[float] = field(default_factory=list)
-    accuracies: list[float] = field(default_factory=list)
-    rate: float = 0.0  # of the last iteration
-    images: int = 0
-    seconds: float = 0.0
-
-    def add(self, loss: float, accuracy: float, rate: float, images: int, seconds: float) -> None:
-        self.losses.append(loss)
-        self.accuracies.append(accuracy)
-        self.rate = rate
-        self.images += images
-        self.seconds += seconds
-
-    @property
-    def loss(self) -> float:
-        return float(np.mean(self.losses))
-
-    @property
-    def accuracy(self) -> float:
-        return float(np.mean(self.accuracies))
-
-    @property
-    def speed(self) -> float:
-        return self.images / self.seconds
-
-    def in_short(self) -> dict[str, str]:
-        """For the progress bar."""
-        return {"loss": f"{self.loss:.3f}", "acc": f"{self.accuracy:.3f}", "img_s": f"{self.speed:.0f}"}
 
 
-class _LogFile:
-    """log.csv; when a training goes on at an iteration, the lines behind it are dropped first."""
-
-    def __init__(self, path: Path, iteration: int) -> None:
-        kept = []
-        if path.is_file() and iteration:
-            try:
-                lines, damaged = read_log(path)
-            except UserError as error:
-                lines, damaged = [], []
-                log.warning("%s; begins anew", error)
-            if damaged:
-                log.warning("%s: damaged: %d lines are left out, line %d first", path, len(damaged), damaged[0])
-            kept = [line for line in lines if int(line["iteration"]) <= iteration]
-        self.path = path
-        with written_whole(path) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
-            writer.writeheader()
-            writer.writerows(kept)
-
-    def add(self, row: dict[str, float]) -> None:
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, COLUMNS).writerow(row)

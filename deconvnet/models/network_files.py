@@ -1,0 +1,68 @@
+"""Networks saved to and loaded from one safetensors file each.
+
+The file's metadata say what network it is (kind, width, input or fc6_kernel, classes and their names), so that a file
+which does not fit a recipe is refused by name; whether BN statistics were measured (bn); and the whole recipe.
+"""
+
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from deconvnet.models.registry import NETWORKS, make_network
+from deconvnet.models.weight_files import read_safetensors, save_safetensors
+from deconvnet.models.weights import COUNTER, load_into
+from deconvnet.recipe import Recipe, recipe_to_dict
+from deconvnet.support.errors import UserError
+
+STATISTICS = ("running_mean", "running_var")
+
+
+def description(kind: str, recipe: Recipe) -> dict[str, Any]:
+    """What tells networks of a kind apart; the metadata of its file."""
+    return {"kind": kind, "classes": len(recipe.data.classes), **NETWORKS[kind].describe(recipe)}
+
+
+def save_network(model: nn.Module, path: Path, kind: str, recipe: Recipe, bn: str, origin: dict[str, Any]) -> None:
+    """Writes a network's file. bn: 'measured', 'unmeasured', 'running' (kept while training), 'none' (no BN)."""
+    save_safetensors(model, path, description(kind, recipe) | {
+        "class_names": recipe.data.classes, "bn": bn, "origin": origin, "recipe": recipe_to_dict(recipe)})
+
+
+def load_network(path: Path, kind: str, recipe: Recipe) -> nn.Module:
+    """A network in evaluation mode, from a file of this project or one that stages.import_caffe wrote.
+
+    NetworkSpec.published: an FCN-8s may also be wkentaro's fcn8s_from_caffe.pth. Raises UserError when the file is not
+    a network's, not of this recipe's network (naming the difference), or without measured BN statistics.
+    """
+    published = NETWORKS[kind].published.get(path.suffix)
+    if published:
+        model = make_network(kind, recipe)
+        load_into(model, published(path, recipe), source=str(path))
+        return model.eval()
+    model, metadata = load_unmeasured(path, kind, recipe)
+    if metadata.get("bn") == "unmeasured":
+        raise UserError(f"{path}: its BN statistics were never measured; `python -m stages.bn_statistics --weights "
+                        f"{path}` does it")
+    return model.eval()
+
+
+def load_unmeasured(path: Path, kind: str, recipe: Recipe) -> tuple[nn.Module, dict[str, Any]]:
+    """As load_network, whether its BN statistics were measured or not; and the file's metadata."""
+    tensors, metadata = read_safetensors(path)
+    if "kind" not in metadata:
+        raise UserError(f"{path}: not a network's file of this project; stages.train and stages.import_caffe write "
+                        "them")
+    for name, here in description(kind, recipe).items():
+        if name in metadata and metadata[name] != here:
+            raise UserError(f"{path}: a network with {name} = {metadata[name]!r}; the recipe has {here!r}")
+    names = metadata.get("class_names", recipe.data.classes)
+    for index, (there, here) in enumerate(zip_longest(names, recipe.data.classes)):
+        if there != here:
+            raise UserError(f"{path}: a network whose class {index} is {there!r}; the recipe has {here!r}")
+    model = make_network(kind, recipe)
+    left_out = (COUNTER, *STATISTICS) if metadata.get("bn") == "unmeasured" else (COUNTER,)
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(left_out)}
+    load_into(model, tensors, [name for name in model.state_dict() if not name.endswith(left_out)], str(path))
+    return model, metadata

@@ -1,0 +1,31 @@
+"""`python -m experiments.synthetic_voc`: a synthetic data set in VOC's layout, made from a seed."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from deconvnet.data.synthetic import generate
+from stages.cli import make_parser, run_command
+
+
+def main(options: argparse.Namespace) -> None:
+    """Makes the set."""
+    folder = generate(options.folder, options.train, options.val, options.seed, options.side)
+    print(f"{folder}: {options.train} training and {options.val} validation images")
+
+
+def parse() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = make_parser("experiments.synthetic_voc", "Makes a synthetic data set in VOC's layout, from a seed.",
+                         "python -m experiments.synthetic_voc data/synthetic --train 300 --val 60")
+    parser.add_argument("folder", metavar="DIR", type=Path, help="the set is made in DIR/VOC2012")
+    parser.add_argument("--train", metavar="N", type=int, default=300, help="training images (default: %(default)s)")
+    parser.add_argument("--val", metavar="N", type=int, default=60, help="validation images (default: %(default)s)")
+    parser.add_argument("--seed", metavar="S", type=int, default=0, help="of everything random (default: %(default)s)")
+    parser.add_argument("--side", metavar="N", type=int, default=160,
+                        help="about the longer side of an image, in pixels (default: %(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(parse(), main))
