@@ -5,6 +5,7 @@ numbers are finite; what a schema does not name is kept as it is. The tables of 
 deconvnet/data/columns.py, checkpoints in deconvnet/training/checkpoint.py.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -34,13 +35,20 @@ def _all_different(names: list[str]) -> list[str]:
     return names
 
 
+def _short_enough(path: str) -> str:
+    if len(os.fsencode(path)) > 4095 or any(len(os.fsencode(name)) > 255 for name in path.split("/")):
+        raise ValueError("no file or folder can have so long a name")
+    return path
+
+
+PathText = Annotated[str, Field(min_length=1), AfterValidator(_short_enough)]
 ClassNames = Annotated[list[Text], Field(min_length=2, max_length=255), AfterValidator(_all_different)]
 
 
 class DataSet(Schema):
     """RUN/data.json."""
 
-    voc_root: Text
+    voc_root: PathText
 
 
 class RunRecord(Schema):
@@ -50,7 +58,7 @@ class RunRecord(Schema):
     python: str = "?"
     packages: dict[str, str] = {}
     machine: str = "unknown machine"
-    source: Annotated[str | None, Field(alias="from")] = None  # the run that this one was begun from
+    source: Annotated[PathText | None, Field(alias="from")] = None  # the run that this one was begun from
 
 
 class ScoresUsed(Schema):

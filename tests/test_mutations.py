@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from mutations import runner
-from mutations.covering import covering_tests
-from mutations.lists import ROOT, Mutation, all_lists, read_list
-from mutations.runner import ERROR, HANGS, KILLED, SURVIVED, Records, Runner, Tree
-from mutations.sweep import mutations_of
 
 from deconvnet.support.errors import UserError
+from tests.mutations import runner
+from tests.mutations.covering import covering_tests
+from tests.mutations.lists import ROOT, Mutation, all_lists, read_list
+from tests.mutations.runner import ERROR, HANGS, KILLED, SURVIVED, Records, Runner, Tree
+from tests.mutations.sweep import mutations_of
 
 MUTATIONS = [mutation for path in all_lists() for mutation in read_list(path)]
 

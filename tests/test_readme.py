@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 QUOTED = sorted(set(re.findall(r"`([^`\n]+)`", README)))
 FUNCTIONS = {path.name: {node.name for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-                         if isinstance(node, ast.FunctionDef)} for path in (ROOT / "tests").glob("test_*.py")}
+                         if isinstance(node, ast.FunctionDef)} for path in (ROOT / "tests").rglob("test_*.py")}
 
 FILE = r"(deconvnet|proposals|crf|stages|experiments)/[\w./]+"
 KEY = r"(data|proposals|windows|network|solver|train|bn_statistics|fcn|runtime|infer|crf)\.(?!py|json|csv)\w+(=.*)?"

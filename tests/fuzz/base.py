@@ -17,8 +17,8 @@ from deconvnet.recipe import load_recipe, save_recipe
 from deconvnet.training.trainer import Training
 from stages.cli import run_command
 from tests.caffemodel_writer import caffe_layers, write_caffemodel
-from tests.test_edges import write_forest
-from tests.test_sbd import SBD_TRAIN, SBD_VAL, VOC_TRAIN, VOC_VAL, labels, write_jpeg, write_mats
+from tests.data.test_sbd import SBD_TRAIN, SBD_VAL, VOC_TRAIN, VOC_VAL, labels, write_jpeg, write_mats
+from tests.proposals.test_edges import write_forest
 
 MODULES = ("stages.build_proposals", "stages.train", "stages.bn_statistics", "stages.infer", "stages.evaluate",
            "stages.inspect", "stages.import_caffe", "stages.merge_sbd", "stages.download", "experiments.synthetic_voc",

@@ -5,55 +5,55 @@ from pathlib import Path
 
 from .lists import ROOT
 
-TRAIN = ("test_training.py", "test_train_w*.py", "test_fcn_w*.py", "test_train_c*.py")
+TRAIN = ("test_trainer.py", "test_train_w*.py", "test_fcn_w*.py", "test_train_c*.py")
 INFER = ("test_infer_w*.py", "test_infer_c*.py")
 BUILD = ("test_build*.py",)
 COVERING = {  # module: its tests' file names (patterns), the quickest to tell first
     "crf/dense.py": ["test_crf.py"],
     "crf/pool.py": ["test_crf.py"],
-    "deconvnet/inference/aggregation.py": ["test_aggregate.py", "test_released.py"],
-    "deconvnet/training/bn_measurement.py": ["test_bn_statistics.py"],
-    "deconvnet/models/caffe.py": ["test_caffe_import.py"],
-    "deconvnet/models/caffemodel.py": ["test_caffe_import.py"],
-    "deconvnet/training/checkpoint.py": ["test_free_keys.py", "test_training.py", "test_run_folder.py",
+    "deconvnet/inference/aggregation.py": ["test_aggregation.py", "test_released.py"],
+    "deconvnet/training/bn_measurement.py": ["test_bn_measurement.py"],
+    "deconvnet/models/caffe.py": ["test_caffe.py"],
+    "deconvnet/models/caffemodel.py": ["test_caffe.py"],
+    "deconvnet/training/checkpoint.py": ["test_free_keys.py", "test_trainer.py", "test_run_folder.py",
                                          "test_inspect.py", "test_schema*.py"],
     "deconvnet/evaluation/comp6.py": ["test_evaluate.py"],
-    "deconvnet/data/examples.py": ["test_crops.py", "test_window_files.py", "test_training.py"],
+    "deconvnet/data/examples.py": ["test_examples.py", "test_row_files.py", "test_trainer.py"],
     "deconvnet/support/errors.py": ["test_cli.py", "test_recipe.py"],
-    "deconvnet/models/fcn.py": ["test_fcn.py", "test_weights.py", "test_caffe_import.py"],
-    "deconvnet/data/downloads.py": ["test_download.py"],
-    "deconvnet/support/atomic.py": ["test_files.py", "test_window_files.py", "test_run_folder.py"],
-    "deconvnet/support/interrupts.py": ["test_files.py", *TRAIN, "test_interrupts*.py", "test_signals*.py"],
+    "deconvnet/models/fcn.py": ["test_fcn.py", "test_weights.py", "test_caffe.py"],
+    "deconvnet/data/downloads.py": ["test_downloads.py"],
+    "deconvnet/support/atomic.py": ["test_atomic.py", "test_row_files.py", "test_run_folder.py"],
+    "deconvnet/support/interrupts.py": ["test_atomic.py", *TRAIN, "test_interrupts*.py", "test_signals*.py"],
     "deconvnet/models/layer_table.py": ["test_inspect.py"],
     "deconvnet/evaluation/metrics.py": ["test_metrics.py", "test_evaluate.py", "test_reproduce.py"],
-    "deconvnet/models/deconvnet.py": ["test_network.py", "test_caffe_import.py", "test_weights.py"],
-    "deconvnet/models/registry.py": ["test_networks.py", "test_scoring.py", "test_training.py"],
+    "deconvnet/models/deconvnet.py": ["test_deconvnet.py", "test_caffe.py", "test_weights.py"],
+    "deconvnet/models/registry.py": ["test_network_files.py", "test_scoring.py", "test_trainer.py"],
     "deconvnet/data/palette.py": ["test_voc.py", "test_evaluate.py"],
     "deconvnet/support/progress.py": [*TRAIN, *INFER],
     "deconvnet/recipe.py": ["test_recipe*.py", "test_bounds.py", "test_free_keys.py", "test_run_folder.py"],
-    "deconvnet/inference/resizing.py": ["test_resize.py", "test_aggregate.py"],
+    "deconvnet/inference/resizing.py": ["test_resizing.py", "test_aggregation.py"],
     "deconvnet/data/sbd.py": ["test_sbd.py"],
     "deconvnet/inference/score_files.py": [*INFER, "test_inspect.py"],
     "deconvnet/inference/scoring.py": ["test_scoring.py", "test_released.py", *INFER],
     "deconvnet/training/solver.py": ["test_solver.py"],
     "deconvnet/training/trace.py": ["test_trac*.py", *TRAIN],
-    "deconvnet/training/trainer.py": ["test_training.py", *TRAIN],
-    "deconvnet/training/log_file.py": ["test_damaged_files.py", "test_training.py", "test_reproduce.py",
+    "deconvnet/training/trainer.py": ["test_trainer.py", *TRAIN],
+    "deconvnet/training/log_file.py": ["test_damaged_files.py", "test_trainer.py", "test_reproduce.py",
                                        "test_figures.py"],
     "deconvnet/data/voc.py": ["test_voc.py", "test_windows.py", "test_select.py"],
-    "deconvnet/models/weights.py": ["test_weights.py", "test_networks.py"],
+    "deconvnet/models/weights.py": ["test_weights.py", "test_network_files.py"],
     "deconvnet/data/windows.py": ["test_windows.py", "test_select.py"],
     "proposals/edge_boxes.py": ["test_edge_boxes.py", "test_edges*.py", *BUILD],
     "proposals/edges.py": ["test_edges*.py", "test_edge_boxes.py"],
-    "deconvnet/data/row_files.py": ["test_window_files.py", "test_crops.py", *BUILD],
-    "deconvnet/support/resumable.py": ["test_parts.py", "test_window_files.py", *BUILD],
+    "deconvnet/data/row_files.py": ["test_row_files.py", "test_examples.py", *BUILD],
+    "deconvnet/support/resumable.py": ["test_resumable.py", "test_row_files.py", *BUILD],
     "proposals/select.py": ["test_select.py"],
-    "stages/bn_statistics.py": ["test_bn_statistics.py"],
+    "stages/bn_statistics.py": ["test_bn_measurement.py"],
     "stages/build_proposals.py": [*BUILD, "test_run_folder.py"],
-    "stages/cli.py": ["test_cli.py", "test_files.py", "test_run_folder.py", *TRAIN, "test_signals*.py"],
-    "stages/download.py": ["test_download.py"],
+    "stages/cli.py": ["test_cli.py", "test_atomic.py", "test_run_folder.py", *TRAIN, "test_signals*.py"],
+    "stages/download.py": ["test_downloads.py"],
     "stages/evaluate.py": ["test_evaluate.py"],
-    "stages/import_caffe.py": ["test_caffe_import.py"],
+    "stages/import_caffe.py": ["test_caffe.py"],
     "deconvnet/training/lengthening.py": ["test_from*.py", "test_long*.py", *TRAIN],
     "stages/infer.py": ["test_free_keys.py", *INFER],
     "stages/inspect.py": ["test_inspect.py"],
@@ -67,12 +67,12 @@ COVERING = {  # module: its tests' file names (patterns), the quickest to tell f
 def covering_tests(file: str) -> str:
     """Pytest's arguments for a module: of the table, else the tests that import it, else all."""
     if file.endswith("__init__.py"):
-        return "tests/test_cli.py tests/test_setup.py"
+        return "tests/stages/test_cli.py tests/test_setup.py"
     tests = ROOT / "tests"
     if file in COVERING:
-        found = dict.fromkeys(path for pattern in COVERING[file] for path in sorted(tests.glob(pattern)))
+        found = dict.fromkeys(path for pattern in COVERING[file] for path in sorted(tests.rglob(pattern)))
     else:
         package, module = Path(file).with_suffix("").parts
         imported = re.compile(rf"{package}\.{module}\b|from {package} import .*\b{module}\b")
-        found = [path for path in sorted(tests.glob("test_*.py")) if imported.search(path.read_text())]
+        found = [path for path in sorted(tests.rglob("test_*.py")) if imported.search(path.read_text())]
     return " ".join(str(path.relative_to(ROOT)) for path in found) or "tests"

@@ -4,7 +4,7 @@
       file: stages/train.py
       old: 'model.load_state_dict(content["model"])'   # occurs exactly once in the file
       new: 'pass'
-      tests: tests/test_train_wiring.py                # pytest's arguments; killed when pytest fails
+      tests: tests/stages/test_train_wiring.py                # pytest's arguments; killed when pytest fails
       survives: why no test can tell                   # only where that is so
 """
 

@@ -14,7 +14,7 @@ import pytest
 from deconvnet.support.errors import UserError
 from deconvnet.support.locks import held
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HOLDER = """
 import os, sys, time
 from pathlib import Path

@@ -5,17 +5,17 @@ import shutil
 
 import numpy as np
 import pytest
-import reference_network
 import torch
 import torch.nn.functional as F
-import training_truth as truth
-from training_runs import BATCH, PASS, SEED, SIDE, WARP, build, checkpoint, sibling, starts, train
-from training_truth import Windows, chosen, digest, digests, drawn_rows, random_state
 
 from deconvnet.models.weight_files import read_safetensors
 from deconvnet.run_folder import RunFolder
 from stages import bn_statistics
 from stages.cli import run_command
+from tests import reference_network
+from tests import training_truth as truth
+from tests.training_runs import BATCH, PASS, SEED, SIDE, WARP, build, checkpoint, sibling, starts, train
+from tests.training_truth import Windows, chosen, digest, digests, drawn_rows, random_state
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import reference_network
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from deconvnet.run_folder import RunFolder
 from deconvnet.support.errors import UserError
 from deconvnet.training.bn_measurement import measure_bn_statistics
 from proposals.build import build_windows
+from tests import reference_network
 
 CPU = torch.device("cpu")
 BATCHES, BATCH = 3, 4

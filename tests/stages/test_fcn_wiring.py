@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import training_truth as truth
 from torchvision.models.vgg import make_layers
-from training_runs import SEED, build, checkpoint, sibling, starts, train
-from training_truth import canvases, chosen, digest, digests, drawn_rows, random_state
 
 from deconvnet.models import deconvnet as network
 from deconvnet.models import fcn, weights
 from deconvnet.models.weight_files import read_safetensors
 from deconvnet.run_folder import RunFolder
 from deconvnet.training import trainer as training
+from tests import training_truth as truth
+from tests.training_runs import SEED, build, checkpoint, sibling, starts, train
+from tests.training_truth import canvases, chosen, digest, digests, drawn_rows, random_state
 
 BATCH, PASS, CANVAS = 4, 2, 112
 SMALL = ((2, 4), (2, 4), (3, 8), (3, 8), (3, 8))  # a VGG16 of few channels, so that a whole one is a small file

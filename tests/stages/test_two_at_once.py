@@ -15,7 +15,7 @@ from deconvnet.support.locks import held
 from stages import bn_statistics, build_proposals, evaluate, infer, train
 from stages.build_proposals import main as build
 from stages.cli import run_command
-from tests.test_locks import holder
+from tests.support.test_locks import holder
 
 KEYS = ["network.width=0.0625", "fcn.width=0.03125", "fcn.staged=true", "proposals.count=20"]
 LEFT = ".2007_000033.999999999.part.h5"

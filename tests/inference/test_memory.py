@@ -16,9 +16,9 @@ from deconvnet.inference.memory import bytes_a_pixel, check_memory
 from deconvnet.recipe import load_recipe
 from deconvnet.support.errors import UserError
 from tests.peak_memory import photograph
-from tests.test_infer_command import folder, infer, networks, pngs, refused, voc  # noqa: F401 (fixtures)
+from tests.stages.test_infer_command import folder, infer, networks, pngs, refused, voc  # noqa: F401 (fixtures)
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def header(path: Path, width: int, height: int, colour: int = 2) -> Path:

@@ -18,8 +18,8 @@ from deconvnet.recipe import load_recipe
 from deconvnet.support.errors import UserError
 from deconvnet.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.checkpoints import content
+from tests.data.test_row_files import png, window_part
 from tests.row_files import attributes
-from tests.test_window_files import png, window_part
 
 FLIPS = 40
 IMAGE = "0123456789abcdef"  # the hash of an image's content

@@ -69,7 +69,7 @@ def files_of(folder: Path) -> set[Path]:
 
 
 def test_every_command_with_a_split_is_looked_at(run: Path) -> None:
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     found = {f"{path.parent.name}.{path.stem}" for folder in ("stages", "experiments")
              for path in (root / folder).glob("*.py") if 'add_argument("--split"' in path.read_text()}
     assert found == set(splitting(run))

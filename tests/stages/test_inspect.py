@@ -19,7 +19,7 @@ from stages.inspect import main, parse
 from tests.checkpoints import content
 from tests.row_files import attributes
 
-TABLE2 = Path(__file__).resolve().parents[1] / "experiments" / "table2_architecture.csv"
+TABLE2 = Path(__file__).resolve().parents[2] / "experiments" / "table2_architecture.csv"
 
 
 def inspect(*arguments: object) -> int:

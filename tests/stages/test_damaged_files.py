@@ -28,9 +28,9 @@ from deconvnet.schemas import read_json
 from deconvnet.support.errors import UserError
 from deconvnet.training.log_file import COLUMNS, read_log
 from experiments.records import log_lines
+from tests.data.test_row_files import window_part
 from tests.row_files import attributes
-from tests.test_training import make_training, small_recipe, windows  # noqa: F401 (a fixture)
-from tests.test_window_files import window_part
+from tests.training.test_trainer import make_training, small_recipe, windows  # noqa: F401 (a fixture)
 
 DAMAGE = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -176,6 +176,17 @@ JSON_FILES = [
 ]
 ANYTHING = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9), lambda some: (
     st.lists(some, max_size=3) | st.dictionaries(st.text(max_size=5), some, max_size=3)), max_leaves=6)
+
+
+@pytest.mark.parametrize(("schema", "key"), [(schemas.DataSet, "voc_root"), (schemas.RunRecord, "from")])
+def test_a_path_longer_than_any_is_told_with_the_file_that_names_it(schema: type[schemas.Schema], key: str,
+                                                                    tmp_path: Path) -> None:
+    for wrong in ("x" * 256, "/" + "ä" * 128, "long/" * 820, ""):
+        (tmp_path / "a.json").write_text(json.dumps({key: wrong}))
+        with pytest.raises(UserError, match=f"a.json: damaged: .*{key}"):
+            read_json(tmp_path / "a.json", schema)
+    (tmp_path / "a.json").write_text(json.dumps({key: "/" + "x" * 255}))
+    read_json(tmp_path / "a.json", schema)
 
 
 def test_a_key_that_is_a_line_break_is_one_line(tmp_path: Path) -> None:

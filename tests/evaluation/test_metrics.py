@@ -15,7 +15,7 @@ from deconvnet.conventions import VOC_CLASSES
 from deconvnet.evaluation.metrics import ConfusionMatrix
 from deconvnet.support.errors import UsageError, UserError
 
-TABLE1 = Path(__file__).resolve().parents[1] / "experiments" / "table1_voc2012_test.csv"
+TABLE1 = Path(__file__).resolve().parents[2] / "experiments" / "table1_voc2012_test.csv"
 NAMES = ["background", "cat", "dog", "sheep"]
 Pairs = list[tuple[np.ndarray, np.ndarray]]  # (prediction, truth)
 

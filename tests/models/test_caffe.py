@@ -11,8 +11,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from caffemodel_writer import Layer, blob, caffe_layers, caffemodel, layer, message, number, text, varint
-from caffemodel_writer import write_caffemodel as write
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -30,6 +28,8 @@ from deconvnet.recipe import Network
 from deconvnet.support.errors import UserError
 from stages import import_caffe as stage
 from stages.cli import run_command
+from tests.caffemodel_writer import Layer, blob, caffe_layers, caffemodel, layer, message, number, text, varint
+from tests.caffemodel_writer import write_caffemodel as write
 
 NARROW = Network(width=1 / 32, input=32)
 CLASSES = 5
@@ -534,8 +534,8 @@ import resource
 import torch
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from caffemodel_writer import write_caffemodel
-from test_caffe_import import folded_layers, image, randomised
+from tests.caffemodel_writer import write_caffemodel
+from tests.models.test_caffe import folded_layers, image, randomised
 from deconvnet.models.deconvnet import DeconvNet
 from deconvnet.recipe import Network
 from deconvnet.models.weight_files import read_safetensors
@@ -568,7 +568,7 @@ print(json.dumps({"status": status, "seconds": time.monotonic() - start,
 @pytest.mark.long
 def test_full_width_network_within_8_gb(tmp_path):
     """252 M parameters: built, written as Caffe would, imported, read back, the same scores to 1e-4."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
 
     def python(code: str, *arguments: object) -> dict:
         done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], cwd=root, check=True,

@@ -24,7 +24,7 @@ from proposals.build import build_windows
 from stages.cli import run_command
 from stages.train import main, parse
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ITERATIONS = 40
 KEYS = ["network.width=0.0625", "network.input=32", "windows.warp=36", "train.batch=4", "train.micro_batch=2",
         f"train.iterations=[{ITERATIONS},{ITERATIONS}]", "train.validate_every=23", "train.validate_windows=6",

@@ -14,7 +14,7 @@ from deconvnet.support import interrupts
 from deconvnet.support.errors import UserError
 from deconvnet.support.interrupts import SIGNALS, Interruptible, StopRequest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from deconvnet.data.palette import voc_palette, write_label_png
 from deconvnet.evaluation.scoring import read_class_list
 from deconvnet.support.errors import UsageError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ["background", "cat", "dog"]
 TRUTH = {
     "b": np.array([[0, 0, 1], [1, 2, 255]], np.uint8),

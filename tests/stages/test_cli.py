@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 COMMANDS = sorted(
     f"{file.parent.name}.{file.stem}"
     for folder in ("stages", "experiments")

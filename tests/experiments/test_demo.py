@@ -13,7 +13,7 @@ from deconvnet.support.errors import UserError
 from experiments.demo import commands, demo, duration, run_step
 from stages import build_proposals, infer, train
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # The pipeline at its smallest: it shows that the commands fit together, and learns nothing.
 SMALLEST = """
 name: smallest

@@ -13,7 +13,7 @@ import pytest
 
 from deconvnet.support.atomic import hdf5_written_whole, remove_leftovers, write_json, write_text, written_whole
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 WRITER = """
 import sys
 import numpy as np

@@ -16,7 +16,7 @@ from crf.dense import CrfParameters, dense_crf
 from crf.pool import CrfPool
 from tests.permutohedral import lattice_kernel
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-4  # float32 against float64; ten iterations amplify the rounding to 2e-5
 # A smooth case, in which the lattice is a good Gaussian and the posterior does not saturate. Round numbers are avoided
 # here and below: they put pixels exactly between two simplices, where float32 and float64 choose differently.

@@ -15,7 +15,6 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
-from test_edges import write_forest
 
 from deconvnet.data.examples import WindowCrops
 from deconvnet.data.row_files import read_rows, write_rows
@@ -27,8 +26,9 @@ from deconvnet.support.errors import UserError
 from proposals.build import build_windows
 from proposals.edge_boxes import propose
 from proposals.edges import GradientDetector
+from tests.proposals.test_edges import write_forest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TRAIN, VAL = 6, 2
 SETTINGS = ("--recipe", "tiny", "--set", "proposals.count=200")
 FILES = ["proposals/train.h5", "proposals/val.h5", "windows/stage1-train.h5", "windows/stage1-val.h5",

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-import training_truth as truth
-from training_runs import BATCH, SEED, SIDE, WARP, build, checkpoint, sibling, starts, train
-from training_truth import Windows, digests, drawn_rows
 
 from deconvnet.models.weight_files import read_safetensors
 from deconvnet.run_folder import RunFolder
 from deconvnet.training import trainer as training
 from deconvnet.training.trace import digest, state_digests
 from deconvnet.training.trainer import Training
+from tests import training_truth as truth
+from tests.training_runs import BATCH, SEED, SIDE, WARP, build, checkpoint, sibling, starts, train
+from tests.training_truth import Windows, digests, drawn_rows
 
 
 @pytest.fixture(scope="module")

@@ -27,10 +27,10 @@ from deconvnet.training import trainer as training_module
 from deconvnet.training.loading import load
 from deconvnet.training.trainer import Training
 from stages import infer
-from tests import test_training
-from tests.test_training import make_training, small_recipe
+from tests.training import test_trainer
+from tests.training.test_trainer import make_training, small_recipe
 
-windows = test_training.windows
+windows = test_trainer.windows
 MAIN = os.getpid()
 
 

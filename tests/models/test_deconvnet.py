@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import reference_network
 import torch
 from torch import Tensor, nn
 
 from deconvnet import recipe as recipes
 from deconvnet.models.deconvnet import DeconvNet
 from deconvnet.models.unpooling import Pool, Unpool
+from tests import reference_network
 
-TABLE2 = Path(__file__).resolve().parents[1] / "experiments" / "table2_architecture.csv"
+TABLE2 = Path(__file__).resolve().parents[2] / "experiments" / "table2_architecture.csv"
 CLASSES = 5
 
 

@@ -32,7 +32,7 @@ from stages.infer import main, parse
 from tests.narrow import CPU, randomised
 from tests.reference_inference import softmax
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 KEYS = ["network.width=0.0625", "network.input=32", "windows.warp=36", "network.deconv_std=0", "proposals.count=40",
         "infer.proposals=5", "fcn.width=0.03125", "fcn.canvas=96"]
 MISSION = ("--aggregate", "max", "--ensemble", "fcn", "--crf")

@@ -14,9 +14,9 @@ from proposals.edges import GradientDetector
 from stages.build_proposals import main, parse
 from stages.cli import run_command
 from tests.narrow import setting
+from tests.proposals.test_edges import write_forest
+from tests.proposals.test_select import iou
 from tests.reference_inference import window_about
-from tests.test_edges import write_forest
-from tests.test_select import iou
 
 KEYS = {"data.train_split": "train", "proposals.count": 60, "windows.warp": 40, "network.input": 32,
         "windows.stage2_top": 8}

@@ -20,7 +20,7 @@ from deconvnet.data.voc import VocFolder, read_annotation
 from deconvnet.support.errors import UsageError
 
 TRAIN, VAL, SEED, SIDE = 40, 20, 5, 160
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
