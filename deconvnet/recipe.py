@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from deconvnet.conventions import VOC_CLASSES
 from deconvnet.recipe_limits import check_text, check_values, short
-from deconvnet.support.atomic import written_whole
+from deconvnet.support.atomic import atomic_write
 from deconvnet.support.errors import UsageError
 
 RECIPE_FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "recipes"
@@ -411,7 +411,7 @@ def _first_line(error: Exception) -> str:
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
     """Writes every key of a recipe as YAML."""
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         OmegaConf.save(OmegaConf.structured(recipe), temporary)
 
 

@@ -15,7 +15,7 @@ from deconvnet.data.images import read_label_png
 from deconvnet.data.palette import voc_palette
 from deconvnet.data.voc import VocFolder
 from deconvnet.recipe_limits import short
-from deconvnet.support.atomic import written_whole
+from deconvnet.support.atomic import atomic_write
 from deconvnet.support.errors import UsageError, UserError
 from experiments.records import log_lines, read_run
 from experiments.table1 import table_rows
@@ -153,7 +153,7 @@ def _name(label: int, classes: list[str]) -> str:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})  # the same run, the same bytes
 
 

@@ -24,7 +24,7 @@ from deconvnet.inference.score_files import check_finite, file_token, read_score
 from deconvnet.run_contents import check_contents
 from deconvnet.run_folder import RunFolder, open_run, provenance
 from deconvnet.schemas import PredictionRecord, read_json
-from deconvnet.support.atomic import remove_leftovers, write_json, written_whole
+from deconvnet.support.atomic import atomic_write, remove_leftovers, write_json
 from deconvnet.support.errors import LostWorker, UsageError, UserError
 from deconvnet.support.locks import held
 from deconvnet.support.progress import progress
@@ -197,7 +197,7 @@ class Prediction:
             write_json(self.marker, self.record)
         if image is not None:
             blend = (image // 2 + voc_palette()[labels] // 2)[..., ::-1]
-            with written_whole(self._overlay(image_id)) as temporary:
+            with atomic_write(self._overlay(image_id)) as temporary:
                 if not cv2.imwrite(str(temporary), blend):
                     raise UserError(f"{self._overlay(image_id)}: cannot be written; is the disk full?")
         write_label_png(self._png(image_id), labels, made_of)

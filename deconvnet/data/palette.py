@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from deconvnet.support.atomic import written_whole
+from deconvnet.support.atomic import atomic_write
 
 MADE_OF = "image"  # the PNG text that holds the hash of the image which a label map was made of
 
@@ -33,7 +33,7 @@ def write_label_png(path: Path | str, labels: np.ndarray, made_of: str = "") -> 
     texts = PngInfo()
     if made_of:
         texts.add_text(MADE_OF, made_of)
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         picture.save(temporary, pnginfo=texts)
 
 

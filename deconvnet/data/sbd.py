@@ -22,7 +22,7 @@ from deconvnet.conventions import VOC_CLASSES
 from deconvnet.data.images import read_rgb, read_size
 from deconvnet.data.palette import write_label_png
 from deconvnet.data.voc import VocFolder
-from deconvnet.support.atomic import check_name, write_text, written_whole
+from deconvnet.support.atomic import atomic_write, check_name, write_text
 from deconvnet.support.errors import UsageError, UserError
 from deconvnet.support.progress import progress
 
@@ -59,7 +59,7 @@ def merge_image(voc: VocFolder, sbd_root: Path, image_id: str) -> None:
     if not image.is_file():
         source = sbd_root / "img" / f"{image_id}.jpg"
         read_rgb(source)  # a missing or damaged picture is an error now, not in the middle of a training
-        with written_whole(image) as temporary:
+        with atomic_write(image) as temporary:
             shutil.copyfile(source, temporary)
     height, width = read_size(image)
     for path, labels in ((class_mat, classes), (object_mat, objects)):

@@ -21,7 +21,7 @@ from deconvnet.conventions import VOC_CLASSES
 from deconvnet.data.palette import write_label_png
 from deconvnet.data.synthetic_classes import KINDS, Kind, extent, paint, silhouette
 from deconvnet.recipe_limits import short
-from deconvnet.support.atomic import remove_leftovers, write_json, write_text, written_whole
+from deconvnet.support.atomic import atomic_write, remove_leftovers, write_json, write_text
 from deconvnet.support.errors import UsageError
 from deconvnet.support.locks import held
 from deconvnet.support.progress import progress
@@ -133,7 +133,7 @@ def _paths(folder: Path, image_id: str) -> list[Path]:
 def _write_scene(folder: Path, image_id: str, image: np.ndarray, class_mask: np.ndarray, object_mask: np.ndarray,
                  objects: list[dict]) -> None:
     picture_path, class_path, object_path, xml_path = _paths(folder, image_id)
-    with written_whole(picture_path) as temporary:
+    with atomic_write(picture_path) as temporary:
         Image.fromarray(image).save(temporary, quality=95)
     write_label_png(class_path, class_mask)
     write_label_png(object_path, object_mask)

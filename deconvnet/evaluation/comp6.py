@@ -10,7 +10,7 @@ from PIL import Image
 from deconvnet.data.images import read_label_png
 from deconvnet.data.palette import voc_palette
 from deconvnet.data.voc import VocFolder
-from deconvnet.support.atomic import written_whole
+from deconvnet.support.atomic import atomic_write
 from deconvnet.support.errors import UserError
 
 MOST_NAME_BYTES = 100  # behind the last slash, in the tar format that the server's own tools read
@@ -28,7 +28,7 @@ def pack_comp6(voc: VocFolder, predictions: Path, image_ids: list[str], archive:
         raise UserError(f"{archive}: image id {too_long[:40]!r}... is too long for the server's archive: a name in it "
                         f"has {MOST_NAME_BYTES} bytes at most")
     with (
-        written_whole(archive) as temporary,
+        atomic_write(archive) as temporary,
         temporary.open("wb") as raw,
         # no name and no time in the gzip header, plain owner and time in the tar's: nothing depends on when or who
         gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as compressed,

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from deconvnet.schemas import NetworkAbout, checked
-from deconvnet.support.atomic import written_whole
+from deconvnet.support.atomic import atomic_write
 from deconvnet.support.errors import UserError
 
 METADATA_KEY, DIGEST_KEY = "deconvnet", "sha256"  # ours, in a safetensors file's metadata
@@ -34,7 +34,7 @@ def write_safetensors(save: Callable[..., None], tensors: Mapping[str, Tensor | 
                       metadata: dict[str, Any]) -> None:
     """Writes tensors by safetensors' `save` of their kind (torch's or NumPy's), with metadata and a digest of all."""
     text = json.dumps(metadata)
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode  # as the umask has it; safetensors would leave 0600
         try:

@@ -28,11 +28,11 @@ def check_name(name: str, what: str, wanted: str) -> None:
                          f"{LONGEST_NAME}")
 
 
-_TEMPORARY = re.compile(r"\..+\.(\d+)\.part(\.\w+)?")  # what written_whole makes
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.part(\.\w+)?")  # what atomic_write makes
 
 
 @contextmanager
-def written_whole(path: Path | str) -> Iterator[Path]:
+def atomic_write(path: Path | str) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it to `path` on success, removes it on any failure.
 
     A reader therefore sees the old file, or the new one, never a part. The temporary name keeps the
@@ -74,7 +74,7 @@ def hdf5_written_whole(path: Path | str) -> Iterator[h5py.File]:
     process. So it never gets to see one: the file is kept from it, and the failure is raised afterwards. Nor does it
     survive Ctrl-C in one of our functions that it calls: that waits for the end, or for a StopRequest within.
     """
-    with StopRequest(), written_whole(path) as temporary, _Forgiving(temporary) as disk:
+    with StopRequest(), atomic_write(path) as temporary, _Forgiving(temporary) as disk:
         try:
             with h5py.File(disk, "w", libver=("v110", "v110")) as file:
                 yield file
@@ -109,7 +109,7 @@ class _Forgiving(io.FileIO):
 
 def write_text(path: Path | str, text: str) -> None:
     """Writes a text file (UTF-8) whole."""
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

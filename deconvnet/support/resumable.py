@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 import cv2
 import numpy as np
 
-from deconvnet.support.atomic import written_whole
+from deconvnet.support.atomic import atomic_write
 from deconvnet.support.errors import LostWorker, UnknownLabel, UserError, describe
 from deconvnet.support.progress import progress
 from deconvnet.support.workers import WorkerPool
@@ -57,7 +57,7 @@ def part_path(folder: Path, image_id: str) -> Path:
 
 def write_part(folder: Path, image_id: str, arrays: Arrays) -> None:
     """Writes an image's arrays whole."""
-    with written_whole(part_path(folder, image_id)) as temporary, temporary.open("wb") as file:
+    with atomic_write(part_path(folder, image_id)) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
 
 

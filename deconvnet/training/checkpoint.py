@@ -10,7 +10,7 @@ from torch import Tensor
 from deconvnet.models.weight_files import load_torch_file
 from deconvnet.recipe import Recipe, recipe_difference, recipe_to_dict
 from deconvnet.schemas import Count, Schema, Text, checked
-from deconvnet.support.atomic import written_whole
+from deconvnet.support.atomic import atomic_write
 from deconvnet.support.errors import UserError
 
 FORMAT = "deconvnet-checkpoint-1"
@@ -22,8 +22,8 @@ FREE_KEYS = ("name", "runtime.", "infer.", "crf.", "bn_statistics.", "train.work
 RecipeValue = bool | int | float | str | list[int | float | str] | None
 
 
-class DescentState(Schema):
-    """What solver.Descent goes on from; its load_state looks into it."""
+class SgdState(Schema):
+    """What solver.ScheduledSgd goes on from; its load_state looks into it."""
 
     optimizer: dict[str, Any]
     rule: dict[str, Any]
@@ -51,7 +51,7 @@ class Checkpoint(Schema):
     best: Annotated[float, Field(ge=-1, le=1)]  # validation accuracy; -1 before the first
     origin: str
     model: dict[str, Tensor]
-    descent: DescentState
+    descent: SgdState
     random: Tensor
     since: Sums | None = None  # older checkpoints lack this and the next two
     unvalidated: bool = False
@@ -64,7 +64,7 @@ def save_checkpoint(path: Path, recipe: Recipe, content: dict[str, Any]) -> None
 
     Raises UserError when it cannot be written; a checkpoint that was there before stays.
     """
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             torch.save({"format": FORMAT, "recipe": recipe_to_dict(recipe), **content}, temporary)
         except RuntimeError as error:  # what torch's writer makes of a full disk names neither file nor disk

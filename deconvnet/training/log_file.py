@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deconvnet.support.atomic import written_whole
+from deconvnet.support.atomic import atomic_write
 from deconvnet.support.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class _LogFile:
                 log.warning("%s: damaged: %d lines are left out, line %d first", path, len(damaged), damaged[0])
             kept = [line for line in lines if int(line["iteration"]) <= iteration]
         self.path = path
-        with written_whole(path) as temporary, temporary.open("w", newline="") as file:
+        with atomic_write(path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(kept)

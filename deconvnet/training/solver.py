@@ -34,7 +34,7 @@ def parameter_groups(model: nn.Module, solver: Solver, accumulation: int) -> lis
     ]
 
 
-class Descent:
+class ScheduledSgd:
     """torch's SGD with a learning rate rule, and either place for the rate.
 
     torch: v = momentum * v + g, w -= lr * v. Caffe: v = momentum * v + lr * g, w -= v. The two are the same while

@@ -102,7 +102,7 @@ class Trace:
             "tf32": [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32],
             "groups": [{"rate": group["lr"], "decay": group["weight_decay"], "momentum": group["momentum"],
                         "parameters": sum(parameter.numel() for parameter in group["params"])}
-                       for group in training.descent.optimizer.param_groups],
+                       for group in training.sgd.optimizer.param_groups],
             "iterations": [],
             "rate_changes": [],
         })

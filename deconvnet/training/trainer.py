@@ -27,7 +27,7 @@ from deconvnet.support.progress import progress
 from deconvnet.training.checkpoint import load_checkpoint, save_checkpoint
 from deconvnet.training.loading import load
 from deconvnet.training.log_file import LOG_EVERY, _LogFile, _Running
-from deconvnet.training.solver import Descent
+from deconvnet.training.solver import ScheduledSgd
 from deconvnet.training.trace import Trace
 
 log = logging.getLogger(__name__)
@@ -67,13 +67,13 @@ class Training:
         self.model, self.recipe, self.plan, self.examples = model, recipe, plan, examples
         self.folder, self.device = folder, device
         self.accumulation = plan.batch // plan.micro_batch
-        self.descent = Descent(model, solver, self.accumulation, plan.stage)
+        self.sgd = ScheduledSgd(model, solver, self.accumulation, plan.stage)
         self.forward = torch.compile(model) if recipe.runtime.compile else model
         self.iteration = 0
         self.best = -1.0
         self.origin = "random numbers, not ImageNet weights"  # what the weights started from, for the record
         self.start_file: Path | None = None  # where they were read
-        self.trace = Trace(folder / "trace.json", self.descent.optimizer)
+        self.trace = Trace(folder / "trace.json", self.sgd.optimizer)
         self.batch_rows = torch.empty(0, dtype=torch.int64)  # of the last iteration, for messages
         self.since = _Running()
         self.unvalidated = False  # whether the validation that is due after the last iteration was broken off
@@ -98,7 +98,7 @@ class Training:
         try:
             if content["position"] != content["iteration"] * self.plan.batch:
                 raise ValueError(f"position {content['position']} at iteration {content['iteration']}")
-            self.descent.load_state(content["descent"])
+            self.sgd.load_state(content["descent"])
             torch.set_rng_state(content["random"].cpu())
             if "random_cuda" in content and self.device.type == "cuda":
                 torch.cuda.set_rng_state(content["random_cuda"].cpu(), self.device)
@@ -152,7 +152,7 @@ class Training:
 
     def _step(self, batches: Iterator) -> None:
         """One iteration, timed. Nothing has changed where LostWorker is raised."""
-        rate, began = self.descent.rate, time.perf_counter()
+        rate, began = self.sgd.rate, time.perf_counter()
         loss, accuracy = self._iterate(batches)
         self.iteration += 1
         self.since.add(loss, accuracy, rate, self.plan.batch, time.perf_counter() - began)
@@ -192,14 +192,14 @@ class Training:
         self.batch_rows = torch.cat(seen)
         if not math.isfinite(losses):
             raise self._not_finite(f"the loss is {losses}", self.iteration + 1)
-        self.descent.step()
+        self.sgd.step()
         return losses, float(right) / max(float(counted), 1.0)
 
     def _not_finite(self, what: str, iteration: int) -> UserError:
         windows = " ".join(self.examples.training.window_id(int(row)) for row in self.batch_rows)
         good = f"{self.last} is the last good checkpoint" if self.last.is_file() else "no checkpoint was written yet"
         return UserError(f"{what} at iteration {iteration} of {self.plan.name}: {good}; try a smaller learning rate "
-                         f"(now {self.descent.rate:g}). The windows of this batch: {windows}")
+                         f"(now {self.sgd.rate:g}). The windows of this batch: {windows}")
 
     def _validate(self) -> dict[str, float]:
         found = validate(self.model, self.examples.validation, self.examples.validation_rows, self.plan.micro_batch,
@@ -208,12 +208,12 @@ class Training:
         self.unvalidated = False
         accuracy = found["validation_accuracy"]
         log.info("%s %d: validation loss %.3f, pixel accuracy %.4f, mean IoU %.4f, rate %g", self.plan.name,
-                 self.iteration, found["validation_loss"], accuracy, found["validation_mean_iou"], self.descent.rate)
+                 self.iteration, found["validation_loss"], accuracy, found["validation_mean_iou"], self.sgd.rate)
         if found.pop("predicted_objects") == 0:
             log.warning("!!! %s PREDICTS NOTHING BUT BACKGROUND on all validation windows at iteration %d. That is "
                         "normal for a while at the start only; else look at the learning rate, the labels and the "
                         "class list.", self.plan.name, self.iteration)
-        self.descent.validated(accuracy)
+        self.sgd.validated(accuracy)
         if accuracy > self.best:
             self.best = accuracy
             self._save(self.folder / "best.pt")
@@ -234,7 +234,7 @@ class Training:
             "origin": self.origin,
             "examples": self.examples.made_of,
             "model": self.model.state_dict(),
-            "descent": self.descent.state(),
+            "descent": self.sgd.state(),
             "random": torch.get_rng_state(),
         }
         if self.device.type == "cuda":

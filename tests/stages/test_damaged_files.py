@@ -119,7 +119,7 @@ def test_whole_checkpoints_of_every_rule_and_without_momentum_go_on(rule: str, w
     make_training(tmp_path, windows, recipe, 4).run()
     again = make_training(tmp_path, windows, recipe, 6)
     again.resume()
-    assert again.iteration == 4 and again.descent.rate == make_rate(rule, recipe.solver.lr)
+    assert again.iteration == 4 and again.sgd.rate == make_rate(rule, recipe.solver.lr)
 
 
 def make_rate(rule: str, lr: float) -> float:

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from deconvnet.support.atomic import hdf5_written_whole, remove_leftovers, write_json, write_text, written_whole
+from deconvnet.support.atomic import atomic_write, hdf5_written_whole, remove_leftovers, write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITER = """
@@ -35,7 +35,7 @@ except OSError as error:
 def test_a_failure_leaves_the_old_file_and_nothing_else(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / "deep" / f"a{suffix}"
     write_text(path, "old")
-    with pytest.raises(ZeroDivisionError), written_whole(path) as temporary:
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as temporary:
         assert temporary.suffix == (suffix or ".part") and temporary.parent == path.parent
         temporary.write_text("half")
         assert path.read_text() == "old"

@@ -84,7 +84,7 @@ def goes_on_as(whole: Training, windows: Rows, folder: Path) -> None:
     second.run()
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[name]), name
-    assert second.best == whole.best and second.descent.rate == whole.descent.rate
+    assert second.best == whole.best and second.sgd.rate == whole.sgd.rate
     assert lines(second) == lines(whole)
     assert [line["iteration"] for line in lines(whole)] == ["2", "3", "4", "6", "7"]
 

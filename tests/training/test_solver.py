@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from deconvnet.recipe import Solver
-from deconvnet.training.solver import Descent, parameter_groups
+from deconvnet.training.solver import ScheduledSgd, parameter_groups
 
 STEPS = 25
 PASSES = 4  # accumulated per step
@@ -71,13 +71,13 @@ def in_numpy(solver: Solver, stage: int, momentum_rule: str) -> dict[str, np.nda
 
 
 def by_descent(solver: Solver, stage: int, broken_off_at: int | None = None) -> dict[str, np.ndarray]:
-    """The same with Descent; `broken_off_at`: after that many steps another Descent goes on from its state."""
+    """The same with ScheduledSgd; `broken_off_at`: after that many steps another ScheduledSgd goes on from its state."""
     model = small_model()
-    descent = Descent(model, solver, PASSES, stage)
+    descent = ScheduledSgd(model, solver, PASSES, stage)
     for step, passes in enumerate(gradients()):
         if step == broken_off_at:
             state = descent.state()
-            descent = Descent(model, solver, PASSES, stage)
+            descent = ScheduledSgd(model, solver, PASSES, stage)
             descent.load_state(state)
         for one in passes:  # as backward() adds them up, each divided by the number of passes
             for name, parameter in model.named_parameters():
@@ -127,7 +127,7 @@ def test_goes_on_from_its_state(solver, at):
 
 def test_plateau_drops_after_validations_without_a_rise():
     """patience 3: the third validation in a row that is not above the best drops the rate; then it counts anew."""
-    descent = Descent(small_model(), Solver(lr=1.0, rate_rule="plateau", lr_patience=3), 1, 1)
+    descent = ScheduledSgd(small_model(), Solver(lr=1.0, rate_rule="plateau", lr_patience=3), 1, 1)
     rates = []
     for accuracy in (0.5, 0.6, 0.6, 0.59, 0.55, 0.61, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6):
         descent.validated(accuracy)
@@ -138,8 +138,8 @@ def test_plateau_drops_after_validations_without_a_rise():
 
 
 def test_plateau_ignores_iterations_and_step_ignores_validations():
-    plateau = Descent(small_model(), Solver(lr=1.0, rate_rule="plateau", lr_patience=1), 1, 1)
-    step = Descent(small_model(), Solver(lr=1.0, rate_rule="step", lr_step=[100, 100]), 1, 1)
+    plateau = ScheduledSgd(small_model(), Solver(lr=1.0, rate_rule="plateau", lr_patience=1), 1, 1)
+    step = ScheduledSgd(small_model(), Solver(lr=1.0, rate_rule="step", lr_step=[100, 100]), 1, 1)
     for _ in range(20):
         plateau.step()
         step.validated(0.1)
@@ -149,13 +149,13 @@ def test_plateau_ignores_iterations_and_step_ignores_validations():
 def test_plateau_state_goes_on():
     solver = Solver(lr=1.0, rate_rule="plateau", lr_patience=2)
     model = small_model()
-    first = Descent(model, solver, 1, 1)
+    first = ScheduledSgd(model, solver, 1, 1)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     first.step()
     first.validated(0.9)
     first.validated(0.5)
-    second = Descent(small_model(), solver, 1, 1)
+    second = ScheduledSgd(small_model(), solver, 1, 1)
     second.load_state(first.state())
     second.validated(0.8)
     assert second.rate == pytest.approx(0.1)
@@ -166,7 +166,7 @@ def test_caffe_velocity_survives_a_plateau_drop():
     solver = Solver(lr=1.0, momentum=0.5, weight_decay=0.0, momentum_rule="caffe", rate_rule="plateau", lr_patience=1)
     model = nn.Conv2d(1, 1, 1, bias=False)
     nn.init.zeros_(model.weight)
-    descent = Descent(model, solver, 1, 1)
+    descent = ScheduledSgd(model, solver, 1, 1)
     model.weight.grad = torch.ones_like(model.weight)
     descent.validated(0.5)
     descent.step()

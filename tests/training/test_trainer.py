@@ -195,7 +195,7 @@ def test_resumed_in_the_middle_is_bit_equal(tmp_path, windows, at):
     second.run()
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, second.model.state_dict()[name]), name
-    assert second.best == whole.best and second.descent.rate == whole.descent.rate
+    assert second.best == whole.best and second.sgd.rate == whole.sgd.rate
     with (tmp_path / "broken" / "log.csv").open() as file, (tmp_path / "whole" / "log.csv").open() as other:
         columns = [[row["iteration"], row["loss"], row["validation_loss"]] for row in csv.DictReader(file)]
         assert columns == [[row["iteration"], row["loss"], row["validation_loss"]] for row in csv.DictReader(other)]
