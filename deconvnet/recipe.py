@@ -3,25 +3,27 @@
 Defaults here are the paper's. A recipe file (YAML) changes some of them, `--set key=value` changes more.
 Everything in which the paper [P] and the authors' released code [R] differ is a key, never an `if` on a
 name; the note beside a key says where its values come from ([I]: inferred; no mark: our own choice).
+
+Each key also says what it shapes: of all that a run makes, what would be made otherwise with another value, besides
+what is made from that in turn. What may change within a run, and what has become stale, is read from there alone.
 """
 
 import dataclasses
-import difflib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from typing import Any, ClassVar
 
 from deconvnet.conventions import VOC_CLASSES
-from deconvnet.recipe_limits import check_text, check_values, short
-from deconvnet.support.atomic import atomic_write
-from deconvnet.support.errors import UsageError
 
-RECIPE_FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "recipes"
+# What keys shape, in the order in which a run makes it.
+PROPOSALS, WINDOWS, CHECKPOINTS = "proposals", "windows", "checkpoints"
+NETWORKS = "networks"  # a training's final network.safetensors, its BN statistics measured
+SCORES, WINDOW_SCORES = "scores", "window scores"  # saved score maps: any network's; those of one that sees windows
+ENSEMBLE_LABELS, CRF_LABELS = "ensemble labels", "CRF labels"  # label maps
+THINGS = (PROPOSALS, WINDOWS, CHECKPOINTS, NETWORKS, SCORES, WINDOW_SCORES, ENSEMBLE_LABELS, CRF_LABELS)
+NOTHING: tuple[str, ...] = ()  # how fast, how often it is saved, how long: a longer training goes on where it was
 
-
+VERSION = 2  # of recipes: one higher whenever keys were added
 MANY = 10**9  # of what is only counted: iterations, pixels
 MOST_BOXES = 200_000
 MOST_BATCH = 1 << 16
@@ -29,12 +31,14 @@ MOST_SIDE = 4096
 
 
 def key(default: Any, note: str, choices: tuple[str, ...] = (), least: float | None = None,
-        most: float | None = None) -> Any:
+        most: float | None = None, shapes: tuple[str, ...] | None = None, added: int = 1) -> Any:
     """A recipe key: default, a note with its origin, and what values are allowed (of a list: each number in it).
 
-    most: far beyond what anyone uses, but such that sizes and times stay within a machine's reach.
+    most: far beyond what anyone uses, but such that sizes and times stay within a machine's reach. shapes: of THINGS;
+    None: those that its section shapes. added: the VERSION that brought it; recipes recorded before are read as if they
+    held its default, so that must be what was done before.
     """
-    metadata = {"note": note, "choices": choices, "least": least, "most": most}
+    metadata = {"note": note, "choices": choices, "least": least, "most": most, "shapes": shapes, "added": added}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -44,17 +48,20 @@ def key(default: Any, note: str, choices: tuple[str, ...] = (), least: float | N
 class Data:
     """The data set."""
 
-    classes: list[str] = key(VOC_CLASSES, "class names, index 0 is background; VOC 2012's 21 [P 6.1]")
+    shapes: ClassVar[tuple[str, ...]] = (CHECKPOINTS,)
+    classes: list[str] = key(VOC_CLASSES, "class names, index 0 is background; VOC 2012's 21 [P 6.1]",
+                             shapes=(WINDOWS, CHECKPOINTS))
     train_split: str = key("train_aug", "split that is trained on: VOC 2012 with SBD's labels [P 6.1]")
     val_split: str = key("val", "split that is validated and, by default, scored on")
-    least_object_pixels: int = key(16, "objects with fewer labelled pixels make no window", least=1,
-                                   most=MANY)
+    least_object_pixels: int = key(16, "objects with fewer labelled pixels make no window", least=1, most=MANY,
+                                   shapes=(WINDOWS,))
 
 
 @dataclass
 class Proposals:
     """Edge maps and EdgeBoxes [P 5, 6.1]."""
 
+    shapes: ClassVar[tuple[str, ...]] = (PROPOSALS,)
     edges: str = key(
         "auto",
         "structured: Dollar's structured forest [P, R: it is EdgeBoxes' own]; gradient: built in; auto: structured "
@@ -74,17 +81,21 @@ class Proposals:
 class Windows:
     """What is cut from the images, and how it is labelled."""
 
-    enlarge: float = key(1.2, "a box is enlarged by this factor about its centre [P 6.1, R]", least=1.0, most=10)
+    shapes: ClassVar[tuple[str, ...]] = (WINDOWS,)
+    enlarge: float = key(1.2, "a box is enlarged by this factor about its centre [P 6.1, R]", least=1.0, most=10,
+                         shapes=(WINDOWS, WINDOW_SCORES))
     shape: str = key(
         "tight",
         "tight: both sides of the box enlarged [P 6.1]; square: side = enlarge * max(w, h) [R, I]",
         choices=("tight", "square"),
+        shapes=(WINDOWS, WINDOW_SCORES),
     )
     outside: str = key(
         "mean",
         "picture outside the image: mean (rounded, so about 0 for the network; our choice); zero: raw 0 before the "
         "mean is taken off [R]",
         choices=("mean", "zero"),
+        shapes=(WINDOWS, WINDOW_SCORES),
     )
     warp: int = key(250, "training windows are warped to this side [P 6.1]", least=8, most=MOST_SIDE)
     resize: str = key(
@@ -112,6 +123,7 @@ class Windows:
         "repeat",
         "repeat: windows of rare classes are repeated until all classes are equally frequent [P 6.1]; none",
         choices=("repeat", "none"),
+        shapes=(CHECKPOINTS,),
     )
     encoding: str = key(
         "png", "--materialize: png (lossless) or jpeg (quality 95) for the pictures", choices=("png", "jpeg")
@@ -122,6 +134,7 @@ class Windows:
 class Network:
     """DeconvNet [P Table 2]."""
 
+    shapes: ClassVar[tuple[str, ...]] = (CHECKPOINTS, SCORES)
     width: float = key(1.0, "channel counts are multiplied by this; 1: Table 2", least=1 / 64, most=16)
     input: int = key(224, "side of the network's input, a multiple of 32 [P Table 2]", least=32, most=2048)
     unpooling: str = key(
@@ -148,6 +161,7 @@ class Network:
 class Solver:
     """Stochastic gradient descent [P 6.1]."""
 
+    shapes: ClassVar[tuple[str, ...]] = (CHECKPOINTS,)
     lr: float = key(0.01, "initial learning rate [P 6.1, R]", least=0.0, most=1e3)
     momentum: float = key(0.9, "[P 6.1, R]", least=0.0, most=0.9999)
     weight_decay: float = key(5e-4, "[P 6.1, R]", least=0.0, most=1e3)
@@ -177,7 +191,8 @@ class Solver:
 class Train:
     """The training of DeconvNet [P 4, 6.1]."""
 
-    iterations: list[int] = key([20000, 40000], "stage 1 and stage 2 [P 6.1]", least=1, most=MANY)
+    shapes: ClassVar[tuple[str, ...]] = (CHECKPOINTS,)
+    iterations: list[int] = key([20000, 40000], "stage 1 and stage 2 [P 6.1]", least=1, most=MANY, shapes=NOTHING)
     batch: int = key(64, "windows an iteration [P 6.1]", least=1, most=MOST_BATCH)
     micro_batch: int = key(
         64,
@@ -190,6 +205,7 @@ class Train:
         "stage 2 starts from stage 1's best (highest validation accuracy; the paper does not say) or last checkpoint "
         "[R: its last snapshot]; nothing: one-stage training, which the paper argues against [P 4.2]",
         choices=("best", "last", "nothing"),
+        shapes=NOTHING,
     )
     validate_every: int = key(500, "iterations between validations", least=1, most=MANY)
     validate_windows: int = key(1000, "validation windows, drawn once with the seed; 0: all", least=0, most=MANY)
@@ -199,14 +215,15 @@ class Train:
         "straight to network.input, mirrored or not by a draw from seed and window [R]",
         choices=("centre", "whole"),
     )
-    checkpoint_every: int = key(500, "iterations between checkpoints", least=1, most=MANY)
-    workers: int = key(4, "data loading processes; 0: in the training process", least=0, most=256)
+    checkpoint_every: int = key(500, "iterations between checkpoints", least=1, most=MANY, shapes=NOTHING)
+    workers: int = key(4, "data loading processes; 0: in the training process", least=0, most=256, shapes=NOTHING)
 
 
 @dataclass
 class BnStatistics:
     """BN statistics, measured after training with frozen weights [R]."""
 
+    shapes: ClassVar[tuple[str, ...]] = (NETWORKS,)
     batches: int = key(501, "[R]", least=1, most=10**6)
     batch: int = key(28, "[R]", least=2, most=MOST_BATCH)
     variance: str = key("unbiased", "unbiased: torch's rule; biased [R]", choices=("unbiased", "biased"))
@@ -216,16 +233,17 @@ class BnStatistics:
 class Fcn:
     """The ensemble partner: FCN-32s, 16s, 8s (Long, Shelhamer, Darrell, CVPR 2015)."""
 
+    shapes: ClassVar[tuple[str, ...]] = (CHECKPOINTS,)
     width: float = key(1.0, "channel counts are multiplied by this; 1: VGG16", least=1 / 64, most=16)
     canvas: int = key(
         500, "images are padded at the bottom and right to this side; larger ones are shrunk [R]", least=32,
-        most=MOST_SIDE
+        most=MOST_SIDE, shapes=(CHECKPOINTS, SCORES)
     )
     fc6_kernel: int = key(7, "kernel of fc6; conv1_1's padding follows: 16 * (k - 1) + 4, 100 for 7", least=3, most=63)
     batch_norm: bool = key(False, "false: as published; true: lets it train without ImageNet weights")
     staged: bool = key(True, "train 32s, then 16s from it, then 8s (as published); false: 8s at once")
     iterations: list[int] = key([20000, 10000, 10000], "32s, 16s, 8s; at once: the last one only", least=1,
-                                most=MANY)
+                                most=MANY, shapes=NOTHING)
     batch: int = key(20, "images an iteration", least=1, most=MOST_BATCH)
     micro_batch: int = key(1, "images a forward pass", least=1, most=MOST_BATCH)
     lr: float = key(1e-4, "as published for VGG16", least=0.0, most=1e3)
@@ -238,7 +256,9 @@ class Fcn:
 class Runtime:
     """How the arithmetic is run; not what is computed."""
 
-    precision: str = key("fp32", "fp32; tf32 (CUDA); bf16: autocast", choices=("fp32", "tf32", "bf16"))
+    shapes: ClassVar[tuple[str, ...]] = NOTHING
+    precision: str = key("fp32", "fp32; tf32 (CUDA); bf16: autocast", choices=("fp32", "tf32", "bf16"),
+                         shapes=(SCORES,))
     channels_last: bool = key(False, "memory layout of the network")
     compile: bool = key(False, "torch.compile")
 
@@ -247,6 +267,7 @@ class Runtime:
 class Infer:
     """From windows to a score map [P 5]."""
 
+    shapes: ClassVar[tuple[str, ...]] = (WINDOW_SCORES,)
     proposals: int = key(50, "windows an image, by objectness [P 6.1]", least=1, most=MOST_BOXES)
     least_side: int = key(
         0, "windows with a shorter side are skipped before the best are taken: 0 [P]; 112 [R]", least=0, most=MANY
@@ -268,12 +289,14 @@ class Infer:
         "mean",
         "mean of the two probability maps [P 5.2]; product: scores * max(0, FCN's scores) [R]",
         choices=("mean", "product"),
+        shapes=(ENSEMBLE_LABELS,),
     )
-    window_batch: int = key(50, "windows a forward pass", least=1, most=MOST_BATCH)
-    score_type: str = key("float16", "type of the saved score maps", choices=("float16", "float32"))
+    window_batch: int = key(50, "windows a forward pass", least=1, most=MOST_BATCH, shapes=NOTHING)
+    score_type: str = key("float16", "type of the saved score maps", choices=("float16", "float32"), shapes=(SCORES,))
     most_gigabytes: float = key(
         5.0, "memory for one image's score maps; one that needs more is refused. 21 classes: 13 megapixels, 4.4 with "
-        "the CRF, each of whose processes may take as much", least=0.001, most=1e4
+        "the CRF, each of whose processes may take as much", least=0.001, most=1e4,
+        shapes=NOTHING,
     )
 
 
@@ -281,6 +304,7 @@ class Infer:
 class Crf:
     """The dense CRF (Kraehenbuehl, Koltun, NIPS 2011) [R's parameters; the paper gives none]."""
 
+    shapes: ClassVar[tuple[str, ...]] = (CRF_LABELS,)
     gaussian_sxy: float = key(3.0, "[R]", least=0.01, most=1e4)
     gaussian_weight: float = key(3.0, "[R]", least=0.0, most=1e4)
     bilateral_sxy: float = key(20.0, "[R]", least=0.01, most=1e4)
@@ -298,8 +322,8 @@ class Crf:
 class Recipe:
     """Every choice of a run."""
 
-    name: str = key("paper", "shown in logs and tables")
-    seed: int = key(0, "of everything random", least=0, most=2**63 - 1)
+    name: str = key("paper", "shown in logs and tables", shapes=NOTHING)
+    seed: int = key(0, "of everything random", least=0, most=2**63 - 1, shapes=(CHECKPOINTS,))
     data: Data = field(default_factory=Data)
     proposals: Proposals = field(default_factory=Proposals)
     windows: Windows = field(default_factory=Windows)
@@ -315,104 +339,28 @@ class Recipe:
 
 def recipe_keys(recipe: Recipe | None = None) -> dict[str, tuple[Any, dataclasses.Field]]:
     """Every key by its dotted name, with its value in `recipe` (default: the paper's) and its field."""
-    found: dict[str, tuple[Any, dataclasses.Field]] = {}
-
-    def walk(node: Any, prefix: str) -> None:
-        for item in dataclasses.fields(node):
-            value = getattr(node, item.name)
-            if dataclasses.is_dataclass(value):
-                walk(value, f"{prefix}{item.name}.")
-            else:
-                found[prefix + item.name] = (value, item)
-
-    walk(recipe or Recipe(), "")
-    return found
+    return {name: (value, item) for name, value, item, _ in _walk(recipe or Recipe())}
 
 
-def load_recipe(name: str | Path, overrides: list[str] | tuple[str, ...] = (), complete: bool = False) -> Recipe:
-    """Reads a recipe: the paper's values, then the file's, then `key=value` overrides.
-
-    name: a recipe's name (a file of experiments/recipes) or the path of a YAML file. complete: the file must hold
-    every key, as save_recipe writes it: what a run's own recipe lost must not become the paper's value unnoticed.
-    Raises UsageError for an unknown recipe, an unknown key (naming the nearest), a wrong type or value.
-    """
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        path = RECIPE_FOLDER / f"{name}.yaml"
-        if not path.is_file():
-            known = ", ".join(sorted(file.stem for file in RECIPE_FOLDER.glob("*.yaml")))
-            raise UsageError(f"recipe {str(name)!r}: not one of {known}, and not a .yaml file")
-    elif not path.is_file():
-        raise UsageError(f"{path}: no such recipe file")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        check_text(text)
-        loaded = OmegaConf.create(text)
-    except OSError:
-        raise
-    except Exception as error:  # yaml raises its own family of errors
-        raise UsageError(f"{path}: not valid YAML: {_first_line(error)}") from None
-    if not OmegaConf.is_dict(loaded):
-        raise UsageError(f"{path}: expected `key: value` lines")
-    if complete:
-        lost = recipe_keys().keys() - set(_dotted(OmegaConf.to_container(loaded)))
-        if lost:
-            raise UsageError(f"{path}: lacks {len(lost)} recipe keys, {min(lost)} among them: cut short, or of another "
-                             "version of this program; put them back, or use another --run folder")
-    return _merge(_merge(Recipe(), loaded, str(path)), _parse_overrides(overrides), "--set")
+def _walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field, tuple[str, ...]]]:
+    """Every key: dotted name, value, field, what it shapes."""
+    for item in dataclasses.fields(node):
+        value = getattr(node, item.name)
+        if dataclasses.is_dataclass(value):
+            yield from _walk(value, f"{prefix}{item.name}.")
+        else:
+            own = item.metadata["shapes"]
+            yield prefix + item.name, value, item, node.shapes if own is None else own
 
 
-def _parse_overrides(overrides: list[str] | tuple[str, ...]) -> Any:
-    for override in overrides:
-        if "=" not in override:
-            raise UsageError(f"--set {override[:100]}: expected key=value, for example --set solver.lr=0.001")
-    try:
-        for override in overrides:
-            check_text(override.partition("=")[2])
-        return OmegaConf.from_dotlist(list(overrides))
-    except Exception as error:  # yaml raises its own family of errors
-        raise UsageError(f"--set {short(' '.join(overrides))}: a value is not valid YAML: {_first_line(error)}"
-                         ) from None
+def shapes(recipe: Recipe | None = None) -> dict[str, tuple[str, ...]]:
+    """What each key shapes, of THINGS, by its dotted name."""
+    return {name: shaped for name, _, _, shaped in _walk(recipe or Recipe())}
 
 
-def _merge(recipe: Recipe, changes: Any, source: str) -> Recipe:
-    known = recipe_keys(recipe)
-    for name, value in _dotted(OmegaConf.to_container(changes)).items():
-        if name not in known:
-            near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.0)[0]
-            raise UsageError(f"{source}: unknown recipe key {short(name)}; the nearest is {near!r}; `python -m "
-                             "stages.inspect recipe` lists all")
-        if value == "???":  # OmegaConf's "missing", which would leave the key as it was without a word
-            raise UsageError(f"{source}: recipe key {name} is '???'; expected a value")
-    try:
-        merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(recipe), changes))
-    except OmegaConfBaseException as error:
-        first = _first_line(error)
-        if isinstance(known.get(error.full_key, (None,))[0], list):
-            first = "expected a list, such as [1, 2]"
-        raise UsageError(f"{source}: recipe key {error.full_key!r}: {first}") from None
-    assert isinstance(merged, Recipe)
-    check_values(recipe_keys(merged), source)
-    return merged
-
-
-def _dotted(node: Any, prefix: str = "") -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, value in node.items():
-        values |= _dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return values
-
-
-def _first_line(error: Exception) -> str:
-    text, place = getattr(error, "problem", None) or str(error), getattr(error, "problem_mark", None)
-    line = (text or "no `key: value` lines in it").splitlines()[0][:200]
-    return f"{line} (line {place.line + 1})" if place else line
-
-
-def save_recipe(recipe: Recipe, path: Path) -> None:
-    """Writes every key of a recipe as YAML."""
-    with atomic_write(path) as temporary:
-        OmegaConf.save(OmegaConf.structured(recipe), temporary)
+def shaping(recipe: Recipe, *things: str) -> dict[str, Any]:
+    """The keys that shape any of `things` themselves, with their values."""
+    return {name: value for name, value, _, shaped in _walk(recipe) if set(shaped) & set(things)}
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -424,3 +372,9 @@ def recipe_difference(one: dict[str, Any], other: dict[str, Any]) -> dict[str, t
     """The keys in which two dotted recipes differ, with both values (None where one lacks it)."""
     names = sorted(one.keys() | other.keys())
     return {name: (one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)}
+
+
+def with_added_keys(recorded: dict[str, Any]) -> dict[str, Any]:
+    """A dotted recipe as a file recorded it, and the defaults of keys that were added to recipes since."""
+    added = {name: value for name, (value, item) in recipe_keys().items() if item.metadata["added"] > 1}
+    return {**added, **recorded}

@@ -13,8 +13,9 @@ from pathlib import Path
 from deconvnet.data.contents import Contents
 from deconvnet.data.synthetic import generate
 from deconvnet.data.voc import VocFolder
-from deconvnet.recipe import Recipe, load_recipe, recipe_difference, recipe_to_dict, save_recipe
-from deconvnet.run_sources import NOT_SHAPING, check_source, find_sources, given_source, require_sources
+from deconvnet.recipe import Recipe, recipe_difference, recipe_to_dict, shaping
+from deconvnet.recipe_files import load_recipe, save_recipe
+from deconvnet.run_sources import check_source, find_sources, given_source, require_sources
 from deconvnet.schemas import DataSet, RunRecord, read_json
 from deconvnet.support.atomic import remove_leftovers, write_json
 from deconvnet.support.errors import UsageError
@@ -49,14 +50,9 @@ class RunFolder:
         """Hashes of the data set's files."""
         return Contents(self.root / "contents.json", [source / "contents.json" for source in self.sources])
 
-    def recipe_keys(self, *prefixes: str) -> dict[str, object]:
+    def values(self, *prefixes: str) -> dict[str, object]:
         """The recipe's values whose dotted names begin with one of the prefixes."""
         return {name: value for name, value in recipe_to_dict(self.recipe).items() if name.startswith(prefixes)}
-
-    def window_keys(self) -> dict[str, object]:
-        """The recipe's values that decide which windows a data set's objects and proposals give, and how they look."""
-        keys = self.recipe_keys("windows.", "data.least_object_pixels")
-        return {name: value for name, value in keys.items() if name != NOT_SHAPING}
 
     def proposals(self, split: str) -> Path:
         """The split's EdgeBoxes proposals: this run's, or those of the run that it was begun from."""
@@ -83,12 +79,13 @@ class RunFolder:
         return self.root / "scores" / split / name
 
 
-def open_run(options: argparse.Namespace, free_keys: tuple[str, ...] = (), needs_images: bool = True,
+def open_run(options: argparse.Namespace, keeps: tuple[str, ...] = (), needs_images: bool = True,
              begins: bool = False) -> RunFolder:
     """Opens the run folder, or makes it, with its recipe and data set written down.
 
-    free_keys: prefixes of recipe keys that may change within a run (say, 'crf.'); a change of any other key is a
-    UsageError that names it, since what the run holds was made with the old value. needs_images: whether the data
+    keeps: what the command uses, or adds to, of what the run holds (recipe.THINGS; nothing named: all of it, and the
+    recipe as it is). A changed key that shapes one of them is a UsageError that names it, since that was made with the
+    old value; the number of iterations may grow where a training is added to. needs_images: whether the data
     set's folder must be there (training from materialized windows does without). begins: whether the command makes a
     run without being told a recipe; others then raise UsageError, as a mistyped folder is no new run.
     """
@@ -100,7 +97,7 @@ def open_run(options: argparse.Namespace, free_keys: tuple[str, ...] = (), needs
     sources = find_sources(root, given_source(root, options.source, begun))
     require_sources(root, sources)
     old = load_recipe(saved, complete=True) if begun else None
-    recipe = _begun_recipe(options, old, free_keys) if old else _new_recipe(options, sources, begins)
+    recipe = _begun_recipe(options, old, keeps) if old else _new_recipe(options, sources, begins)
     for source in sources:
         check_source(root, recipe, source)
     run = RunFolder(root, recipe, _voc_root(options, root, sources, needs_images), sources)
@@ -123,18 +120,26 @@ def open_run(options: argparse.Namespace, free_keys: tuple[str, ...] = (), needs
     return run
 
 
-def _begun_recipe(options: argparse.Namespace, old: Recipe, free_keys: tuple[str, ...]) -> Recipe:
-    """The recipe of a run that holds results; raises UsageError where it would change a key that is not free."""
+def _begun_recipe(options: argparse.Namespace, old: Recipe, keeps: tuple[str, ...]) -> Recipe:
+    """The recipe of a run that holds results; raises UsageError where it would change what is kept."""
     saved = options.run / "recipe.yaml"
     new = load_recipe(options.recipe or saved, options.set)
     changed = recipe_difference(recipe_to_dict(old), recipe_to_dict(new))
-    fixed = [name for name in changed if not name.startswith(free_keys)]
+    free = free_keys(new, keeps)
+    fixed = [name for name in changed if name not in free]
     if fixed:
         before, after = changed[fixed[0]]
         raise UsageError(f"{options.run}: this run's recipe has {fixed[0]} = {before!r}, not {after!r}; use another "
                          f"--run folder for another recipe (--from {options.run} begins one on this run's proposals "
                          "and windows)")
     return new
+
+
+def free_keys(recipe: Recipe, keeps: tuple[str, ...]) -> set[str]:
+    """The recipe keys that may change while what `keeps` names is kept; nothing named: none may."""
+    if not keeps:
+        return set()
+    return recipe_to_dict(recipe).keys() - shaping(recipe, *keeps).keys()
 
 
 def _new_recipe(options: argparse.Namespace, sources: list[Path], begins: bool) -> Recipe:
@@ -194,9 +199,3 @@ def _voc_root(options: argparse.Namespace, root: Path, sources: list[Path], need
                          "--voc-root")
     log.info("no --voc-root given: the synthetic set in %s", SYNTHETIC)
     return generate(SYNTHETIC, train=300, val=60, seed=0, side=160)
-
-
-
-
-
-

@@ -2,12 +2,10 @@
 
 from pathlib import Path
 
-from deconvnet.recipe import Recipe, load_recipe, recipe_difference, recipe_to_dict
+from deconvnet.recipe import PROPOSALS, WINDOWS, Recipe, recipe_difference, shaping
+from deconvnet.recipe_files import load_recipe
 from deconvnet.schemas import RunRecord, read_json
 from deconvnet.support.errors import UsageError
-
-SHAPING = ("data.classes", "data.least_object_pixels", "proposals.", "windows.")  # they shape proposals or windows
-NOT_SHAPING = "windows.balance"  # that is the training's
 
 
 def find_sources(root: Path, first: Path | None = None) -> list[Path]:
@@ -49,8 +47,8 @@ def require_sources(root: Path, sources: list[Path]) -> None:
 
 def check_source(root: Path, recipe: Recipe, source: Path) -> None:
     """Raises UsageError when a key that shapes proposals or windows has another value in the run that made them."""
-    theirs = recipe_to_dict(load_recipe(source / "recipe.yaml", complete=True))
-    for name, (there, here) in recipe_difference(theirs, recipe_to_dict(recipe)).items():
-        if name.startswith(SHAPING) and name != NOT_SHAPING:
-            raise UsageError(f"{root}: {name} is {here!r} here, but {there!r} in {source}, whose proposals and windows "
-                             "were made with it: begin without --from to make others")
+    theirs = load_recipe(source / "recipe.yaml", complete=True)
+    both = (shaping(one, PROPOSALS, WINDOWS) for one in (theirs, recipe))
+    for name, (there, here) in recipe_difference(*both).items():
+        raise UsageError(f"{root}: {name} is {here!r} here, but {there!r} in {source}, whose proposals and windows "
+                         "were made with it: begin without --from to make others")

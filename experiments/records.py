@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from deconvnet.recipe import Recipe, load_recipe
+from deconvnet.recipe import Recipe
+from deconvnet.recipe_files import load_recipe
 from deconvnet.run_folder import RunFolder
 from deconvnet.run_sources import find_sources
 from deconvnet.schemas import DataSet, RunRecord, read_json

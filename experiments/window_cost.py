@@ -15,7 +15,7 @@ import numpy as np
 
 from deconvnet.data.examples import WindowCrops
 from deconvnet.data.row_files import read_rows
-from deconvnet.recipe import load_recipe
+from deconvnet.recipe_files import load_recipe
 from deconvnet.run_folder import RunFolder, provenance
 from deconvnet.support.atomic import write_json
 from proposals.build import build_proposals, build_windows

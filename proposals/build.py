@@ -13,10 +13,9 @@ import numpy as np
 from deconvnet.data.row_files import Rows, opened, read_outline, read_rows, write_rows
 from deconvnet.data.voc import VocFolder
 from deconvnet.data.windows import object_labels, window_labels, window_picture
-from deconvnet.recipe import Recipe, recipe_to_dict
+from deconvnet.recipe import PROPOSALS, WINDOWS, Recipe, recipe_to_dict, shaping
 from deconvnet.run_contents import changed_images, check_contents, hashes_of
 from deconvnet.run_folder import RunFolder
-from deconvnet.run_sources import NOT_SHAPING
 from deconvnet.schemas import PartsRecord, read_json
 from deconvnet.support.atomic import remove_leftovers, write_json
 from deconvnet.support.errors import UnknownLabel, UsageError, UserError
@@ -58,8 +57,7 @@ class ProposalWork:
 
     def shaped_by(self) -> dict[str, object]:
         """All that decides what boxes are found."""
-        keys = {f"proposals.{name}": value for name, value in vars(self.recipe.proposals).items()}
-        return {"edges": self.detector.name, **keys}
+        return {"edges": self.detector.name, **shaping(self.recipe, PROPOSALS)}
 
 
 @dataclass
@@ -133,7 +131,8 @@ def build_windows(run: RunFolder, split: str, stage: int, materialize: bool, wor
     if proposals:
         path, spans = proposals.path, {image_id: proposals.span(image_id) for image_id in proposals.image_ids}
     work = WindowWork(voc, run.recipe, stage, materialize, path, spans)
-    shaped_by = {"stage": stage, "materialize": materialize, **run.window_keys()}
+    shaped_by = {"stage": stage, "materialize": materialize, **shaping(run.recipe, WINDOWS)}
+    del shaped_by["data.classes"]  # they are an attribute of their own
     if proposals:
         shaped_by |= proposals.attributes["shaped_by"]
     attributes = {"format": "windows", "stage": stage}
@@ -180,8 +179,8 @@ def _existing(run: RunFolder, path: Path, kind: str, fingerprint: str, shaped_by
         return None
     existing = read_rows(path, kind, fingerprint)
     made_by = existing.attributes["shaped_by"]
-    differs = [name for name in {**made_by, **shaped_by} if made_by.get(name) != shaped_by.get(name)
-               and name != NOT_SHAPING]  # it stands in files of earlier versions
+    made_by.pop("windows.balance", None)  # of earlier versions; it is the training's
+    differs = [name for name in {**made_by, **shaped_by} if made_by.get(name) != shaped_by.get(name)]
     if differs:
         advice = ("remove it to make it anew, or use another --run folder" if path.is_relative_to(run.root)
                   else "begin a run without --from to make others")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from deconvnet.models.network_files import load_unmeasured, save_network
+from deconvnet.recipe import CHECKPOINTS, PROPOSALS, WINDOWS
 from deconvnet.run_folder import RunFolder, git_commit, open_run
 from deconvnet.runtime import choose_device, prepare, seed_everything
 from deconvnet.support.atomic import remove_leftovers
@@ -21,7 +22,7 @@ KIND = "deconvnet"
 
 def main(options: argparse.Namespace) -> None:
     """Loads the weights, measures with them frozen, writes them with the statistics."""
-    run = open_run(options, free_keys=("runtime.", "infer.", "crf.", "bn_statistics.", "train.workers"),
+    run = open_run(options, keeps=(PROPOSALS, WINDOWS, CHECKPOINTS),
                    needs_images=bool(options.voc_root))
     recipe, stage = run.recipe, options.stage
     if not recipe.network.batch_norm:
@@ -47,7 +48,7 @@ def _measure(run: RunFolder, options: argparse.Namespace, weights: Path, to: Pat
     training = window_crops(run, stage, recipe.data.train_split, True)
     done = measure(run, prepare(model, recipe.runtime, device), training, stage, device)
     origin = metadata.get("origin", {"file": metadata.get("source", weights.name)})
-    origin |= {"bn_statistics": {"stage": stage, "commit": git_commit(), **run.recipe_keys("bn_statistics."), **done}}
+    origin |= {"bn_statistics": {"stage": stage, "commit": git_commit(), **run.values("bn_statistics."), **done}}
     save_network(model, to, KIND, recipe, "measured", origin)
     log.info("%s: BN statistics over %d batches of %d windows of stage %d", to, recipe.bn_statistics.batches,
              recipe.bn_statistics.batch, stage)

@@ -5,7 +5,8 @@ import logging
 import sys
 from pathlib import Path
 
-from deconvnet.recipe import load_recipe, recipe_to_dict
+from deconvnet.recipe import recipe_to_dict
+from deconvnet.recipe_files import load_recipe
 from deconvnet.run_folder import RunFolder, open_run
 from deconvnet.support.errors import UserError
 from deconvnet.support.locks import held

@@ -21,6 +21,17 @@ from deconvnet.data.palette import label_png_made_of, voc_palette, write_label_p
 from deconvnet.data.row_files import Rows, read_rows
 from deconvnet.inference.memory import check_memory
 from deconvnet.inference.score_files import check_finite, file_token, read_scores, write_scores
+from deconvnet.recipe import (
+    CHECKPOINTS,
+    CRF_LABELS,
+    ENSEMBLE_LABELS,
+    NETWORKS,
+    PROPOSALS,
+    SCORES,
+    WINDOW_SCORES,
+    WINDOWS,
+    shaping,
+)
 from deconvnet.run_contents import check_contents
 from deconvnet.run_folder import RunFolder, open_run, provenance
 from deconvnet.schemas import PredictionRecord, read_json
@@ -113,11 +124,11 @@ class Scorer:
             what = "--model fcn8s" if kind == "fcn8s" else "--stage 1 and --stage 2"
             raise UsageError(f"{weights}: no such weights; `python -m stages.train --run {run.root}` with {what} makes "
                              "them, stages.import_caffe the authors'")
-        settings = [file_token(weights), run.recipe_keys("fcn.canvas", "runtime.precision", "infer.score_type")]
+        own, others = ("network.", "fcn.") if kind == "deconvnet" else ("fcn.", "network.")
+        settings = [file_token(weights), {name: value for name, value in shaping(run.recipe, SCORES).items()
+                                          if not name.startswith(others)}]
         if kind == "deconvnet":
-            settings += [source.token(), run.recipe_keys(
-                "network.", "windows.enlarge", "windows.shape", "windows.outside", "infer.proposals",
-                "infer.least_side", "infer.resize", "infer.aggregate", "infer.outside")]
+            settings += [source.token(), shaping(run.recipe, WINDOW_SCORES)]
         self.token = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
         name = f"{kind}-{run.recipe.infer.aggregate}" if kind == "deconvnet" else kind
         self.name = f"{name}-{self.token}"
@@ -260,7 +271,7 @@ def main(options: argparse.Namespace) -> None:
     if options.model == "fcn8s" and (options.ensemble == "fcn" or options.weights):
         raise UsageError("--model fcn8s is FCN alone: its weights are --fcn-weights, and it has no --ensemble")
     check_workers(options.workers, least=1)
-    run = open_run(options, free_keys=("runtime.", "infer.", "crf.", "train.", "bn_statistics."),
+    run = open_run(options, keeps=(PROPOSALS, WINDOWS, CHECKPOINTS, NETWORKS),
                    needs_images=not options.images)
     if options.aggregate:
         run.recipe = replace(run.recipe, infer=replace(run.recipe.infer, aggregate=options.aggregate))
@@ -277,10 +288,10 @@ def main(options: argparse.Namespace) -> None:
     row = "fcn8s" if options.model == "fcn8s" else f"deconvnet-{run.recipe.infer.aggregate}"
     row += ("-fcn" if options.ensemble == "fcn" else "") + ("-crf" if options.crf else "")
     settings = {"row": row, "split": source.split, "scores": [scorer.name for scorer in scorers],
-                **(run.recipe_keys("infer.ensemble_rule") if len(scorers) == 2 else {}),
-                **(run.recipe_keys("crf.") if options.crf else {})}
+                **(shaping(run.recipe, ENSEMBLE_LABELS) if len(scorers) == 2 else {}),
+                **(shaping(run.recipe, CRF_LABELS) if options.crf else {})}
     record = {"weights": [str(scorer.weights) for scorer in scorers], "classes": run.recipe.data.classes,
-              "recipe": run.recipe_keys("infer.", "crf.", "runtime."), **provenance()}
+              "recipe": run.values("infer.", "crf.", "runtime."), **provenance()}
     replace_others = source.split is not None and not options.out
     with held(source.folder / row):
         prediction = Prediction(source.folder / row, settings, record, replace_others)

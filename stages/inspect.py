@@ -14,7 +14,8 @@ from torch import Tensor
 from deconvnet.data.row_files import attributes_of, opened, read_rows
 from deconvnet.models.layer_table import layer_table
 from deconvnet.models.weight_files import read_safetensors
-from deconvnet.recipe import Recipe, load_recipe, recipe_difference, recipe_keys, recipe_to_dict
+from deconvnet.recipe import Recipe, recipe_difference, recipe_keys, recipe_to_dict
+from deconvnet.recipe_files import load_recipe
 from deconvnet.support.errors import UsageError
 from deconvnet.training.checkpoint import load_checkpoint
 from stages.cli import make_parser, run_command

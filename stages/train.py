@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from deconvnet.recipe import CHECKPOINTS, NETWORKS, PROPOSALS, WINDOWS
 from deconvnet.run_folder import open_run
 from deconvnet.runtime import choose_device, seed_everything
 from deconvnet.support.errors import UsageError, UserError
@@ -24,9 +25,7 @@ def main(options: argparse.Namespace) -> None:
     if (options.stage is None) == (options.model == "deconvnet"):
         raise UsageError("give --stage 1 or --stage 2 for DeconvNet, or --model fcn8s, fcn16s, fcn32s without a stage")
     materialized = options.stage is not None and not options.voc_root
-    run = open_run(options, free_keys=("runtime.", "infer.", "crf.", "train.workers", "train.stage2_from",
-                                       "train.checkpoint_every", "train.iterations", "fcn.iterations"),
-                   needs_images=not materialized)
+    run = open_run(options, keeps=(PROPOSALS, WINDOWS, CHECKPOINTS, NETWORKS), needs_images=not materialized)
     check_iterations(run)
     seed_everything(run.recipe.seed)
     device = choose_device(options.device)

@@ -18,7 +18,8 @@ from deconvnet.data.voc import VocFolder
 from deconvnet.inference.scoring import score_image, score_windows, scoring_windows
 from deconvnet.models.network_files import save_network
 from deconvnet.models.registry import make_network
-from deconvnet.recipe import Recipe, load_recipe, recipe_to_dict, save_recipe
+from deconvnet.recipe import Recipe, recipe_to_dict
+from deconvnet.recipe_files import load_recipe, save_recipe
 from stages.cli import run_command
 from stages.infer import main, parse
 from tests.reference_inference import PAPER, RELEASED, fcn8s, together, window_scores

@@ -10,15 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deconvnet.conventions import VOC_CLASSES
-from deconvnet.recipe import (
-    RECIPE_FOLDER,
-    Recipe,
-    load_recipe,
-    recipe_difference,
-    recipe_keys,
-    recipe_to_dict,
-    save_recipe,
-)
+from deconvnet.recipe import VERSION, Recipe, recipe_difference, recipe_keys, recipe_to_dict, with_added_keys
+from deconvnet.recipe_files import RECIPE_FOLDER, load_recipe, save_recipe
 from deconvnet.recipe_limits import check_values
 from deconvnet.support.errors import UsageError
 
@@ -105,7 +98,34 @@ def test_saved_numbers_come_back_exactly(lr: float, count: int, alpha: float, te
 
 def test_saved_file_is_plain_yaml_with_every_key(tmp_path: Path) -> None:
     save_recipe(Recipe(), tmp_path / "new" / "recipe.yaml")
-    assert dotted(yaml.safe_load((tmp_path / "new" / "recipe.yaml").read_text())) == DEFAULTS
+    written = yaml.safe_load((tmp_path / "new" / "recipe.yaml").read_text())
+    assert written.pop("version") == VERSION
+    assert dotted(written) == DEFAULTS
+
+
+def test_keys_that_were_added_since_a_recipe_was_recorded_have_their_defaults(tmp_path: Path,
+                                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    save_recipe(load_recipe("tiny"), tmp_path / "now.yaml")
+    text = (tmp_path / "now.yaml").read_text()
+    line = "  validate_crop: centre\n"
+    older = [text.replace(line, ""), text.replace(line, "").replace(f"version: {VERSION}\n", "")]
+    for content in older:
+        (tmp_path / "older.yaml").write_text(content)
+        with pytest.raises(UsageError, match=r"older.yaml: lacks 1 recipe keys, train\.validate_crop among them"):
+            load_recipe(tmp_path / "older.yaml", complete=True)
+    grown = recipe_keys()
+    value, item = grown["train.validate_crop"]
+    added = dataclasses.field(default=value, metadata={**item.metadata, "added": VERSION})
+    for module in ("recipe", "recipe_files"):
+        monkeypatch.setattr(f"deconvnet.{module}.recipe_keys",
+                            lambda *_: {**grown, "train.validate_crop": (value, added)})
+    assert load_recipe(tmp_path / "older.yaml", complete=True).train.validate_crop == "centre"  # no version: the first
+    (tmp_path / "older.yaml").write_text(older[0])
+    with pytest.raises(UsageError, match=r"lacks 1 recipe keys"):  # it is of the version that has the key
+        load_recipe(tmp_path / "older.yaml", complete=True)
+    recorded = {"seed": 3}
+    assert with_added_keys(recorded) == {"seed": 3, "train.validate_crop": "centre"}
+    assert with_added_keys({"train.validate_crop": "whole"}) == {"train.validate_crop": "whole"}
 
 
 def test_the_last_override_wins_over_file_and_earlier_ones(tmp_path: Path) -> None:

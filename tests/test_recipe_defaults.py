@@ -7,7 +7,8 @@ nobody says, so it is held to what the README says and the recorded results were
 
 import pytest
 
-from deconvnet.recipe import Recipe, load_recipe, recipe_keys, recipe_to_dict
+from deconvnet.recipe import Recipe, recipe_keys, recipe_to_dict
+from deconvnet.recipe_files import load_recipe
 from deconvnet.recipe_limits import check_values
 from deconvnet.support.errors import UsageError
 

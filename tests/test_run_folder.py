@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from deconvnet import run_folder
-from deconvnet.recipe import load_recipe, recipe_keys
+from deconvnet.recipe import PROPOSALS, WINDOWS, recipe_keys
+from deconvnet.recipe_files import load_recipe
 from deconvnet.run_folder import open_run
 from deconvnet.runtime import choose_device
 from deconvnet.support.errors import UsageError, UserError
@@ -41,7 +42,7 @@ def test_a_run_remembers_recipe_and_data(made, monkeypatch, tmp_path):
     assert again.voc_root == tmp_path / "voc" and again.recipe == load_recipe("tiny")
     with pytest.raises(UsageError, match=r"solver\.lr = 0\.1, not 0\.5; use another --run"):
         opened("--run", made, "--set", "solver.lr=0.5")
-    assert opened("--run", made, "--set", "solver.lr=0.5", free_keys=("solver.",)).recipe.solver.lr == 0.5
+    assert opened("--run", made, "--set", "solver.lr=0.5", keeps=(PROPOSALS, WINDOWS)).recipe.solver.lr == 0.5
     (tmp_path / "other" / "JPEGImages").mkdir(parents=True)
     with pytest.raises(UsageError, match="this run's data set is"):
         opened("--run", made, "--voc-root", tmp_path / "other")
@@ -73,7 +74,7 @@ def test_a_recipe_may_change_until_something_is_made_with_it(made):
 
 def test_a_free_keys_new_value_is_not_the_runs(made):
     """It holds for one command: the run's own recipe.yaml stays."""
-    opened("--run", made, "--set", "crf.iterations=3", free_keys=("crf.",))
+    opened("--run", made, "--set", "crf.iterations=3", keeps=(PROPOSALS, WINDOWS))
     assert opened("--run", made).recipe.crf.iterations == load_recipe("tiny").crf.iterations != 3
 
 
@@ -214,7 +215,8 @@ from pathlib import Path
 import torch
 from torch.utils.tensorboard import SummaryWriter
 from deconvnet.checkpoint import save_checkpoint
-from deconvnet.recipe import load_recipe
+from deconvnet.recipe import PROPOSALS, WINDOWS
+from deconvnet.recipe_files import load_recipe
 from stages.cli import make_parser, run_command
 from tests.checkpoints import content
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from deconvnet.data.synthetic import generate
-from deconvnet.recipe import load_recipe, save_recipe
+from deconvnet.recipe_files import load_recipe, save_recipe
 from deconvnet.run_folder import RunFolder
 from proposals.build import build_proposals, build_windows
 from stages.cli import run_command

@@ -2,10 +2,12 @@
 
 import multiprocessing
 import os
+import sys
 import threading
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import popen_fork, popen_spawn_posix, resource_tracker
 from multiprocessing.context import BaseContext, ForkContext, ForkProcess, SpawnContext, SpawnProcess
+from types import TracebackType
 from typing import Any
 
 from deconvnet.support.errors import UsageError
@@ -21,6 +23,7 @@ class _Worker:
 
     def run(self) -> None:
         threading.Thread(target=_end_with_parent, daemon=True).start()
+        sys.excepthook = _unless_hung_up
         super().run()
 
 
@@ -28,6 +31,12 @@ def _end_with_parent() -> None:
     """A parent that was killed cannot end its workers, and they would wait for work for ever."""
     multiprocessing.parent_process().join()
     os._exit(1)
+
+
+def _unless_hung_up(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
+    """Python's thread that hands tensors on tells of an interrupted parent, which hung up, with a traceback."""
+    if not isinstance(error, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, where)
 
 
 class _ForkHandle(popen_fork.Popen):

@@ -8,15 +8,21 @@ from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from deconvnet.models.weight_files import load_torch_file
-from deconvnet.recipe import Recipe, recipe_difference, recipe_to_dict
+from deconvnet.recipe import (
+    CHECKPOINTS,
+    PROPOSALS,
+    WINDOWS,
+    Recipe,
+    recipe_difference,
+    recipe_to_dict,
+    shaping,
+    with_added_keys,
+)
 from deconvnet.schemas import Count, Schema, Text, checked
 from deconvnet.support.atomic import atomic_write
 from deconvnet.support.errors import UserError
 
 FORMAT = "deconvnet-checkpoint-1"
-# What may differ between a checkpoint and the run that goes on with it: it does not change what is computed up to here.
-FREE_KEYS = ("name", "runtime.", "infer.", "crf.", "bn_statistics.", "train.workers", "train.stage2_from",
-             "train.checkpoint_every", "train.iterations", "fcn.iterations")
 
 
 RecipeValue = bool | int | float | str | list[int | float | str] | None
@@ -75,8 +81,9 @@ def save_checkpoint(path: Path, recipe: Recipe, content: dict[str, Any]) -> None
 def load_checkpoint(path: Path, recipe: Recipe | None, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Reads a checkpoint; nothing in it is executed.
 
-    recipe: must agree with the checkpoint's in every key but FREE_KEYS; None: any. Raises UserError for a file that
-    is missing, cut, no checkpoint of this project, or of another recipe.
+    recipe: must agree with the checkpoint's in every key that shapes what is computed up to here, the
+    sections of other networks apart; None: any. Raises UserError for a file that is missing, cut,
+    no checkpoint of this project, or of another recipe.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
@@ -88,9 +95,11 @@ def load_checkpoint(path: Path, recipe: Recipe | None, device: torch.device | st
         raise UserError(f"{path}: not a checkpoint of this project (expected format {FORMAT})")
     checked(Checkpoint, content, path, "remove it: best.pt beside it may be whole")
     if recipe is not None:
-        # DeconvNet's training does not depend on FCN's keys.
-        free = FREE_KEYS if str(content.get("training")).startswith("fcn") else (*FREE_KEYS, "fcn.")
-        for name, (there, here) in recipe_difference(content["recipe"], recipe_to_dict(recipe)).items():
-            if not name.startswith(free):
+        here_all = recipe_to_dict(recipe)
+        free = here_all.keys() - shaping(recipe, PROPOSALS, WINDOWS, CHECKPOINTS).keys()
+        if not content["training"].startswith("fcn"):
+            free |= {name for name in here_all if name.startswith("fcn.")}
+        for name, (there, here) in recipe_difference(with_added_keys(content["recipe"]), here_all).items():
+            if name not in free:
                 raise UserError(f"{path}: a checkpoint of another recipe: {name} is {there!r} there, {here!r} here")
     return content

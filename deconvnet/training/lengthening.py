@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from deconvnet.recipe import Recipe, save_recipe
+from deconvnet.recipe import Recipe
+from deconvnet.recipe_files import save_recipe
 from deconvnet.run_folder import RunFolder
 from deconvnet.support.errors import UsageError
 from deconvnet.training.checkpoint import load_checkpoint

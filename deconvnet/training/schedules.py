@@ -16,7 +16,7 @@ from deconvnet.models.registry import make_network
 from deconvnet.models.vgg16_weights import start_from_vgg16
 from deconvnet.models.weight_files import read_safetensors
 from deconvnet.models.weights import load_into
-from deconvnet.recipe import Recipe, Solver
+from deconvnet.recipe import WINDOWS, Recipe, Solver, shaping
 from deconvnet.run_contents import check_contents, images_made_of, windows_made_of
 from deconvnet.run_folder import RunFolder, git_commit
 from deconvnet.runtime import prepare
@@ -73,7 +73,7 @@ def window_crops(run: RunFolder, stage: int, split: str, augment: bool) -> Windo
         raise UserError(f"{path}: holds the windows of stage {found[0]}, split {found[1]}; expected stage {stage}, "
                         f"split {split}: was it copied to another name?")
     made = {**rows.attributes["shaped_by"], "data.classes": rows.attributes["classes"]}
-    for name, here in {**run.window_keys(), **run.recipe_keys("data.classes")}.items():
+    for name, here in shaping(run.recipe, WINDOWS).items():
         if made.get(name) != here:
             raise UserError(f"{path}: was made with {name} = {made.get(name)!r}, the recipe has {here!r}")
     return WindowCrops(rows, voc, run.recipe, augment, (run.recipe.seed, CROP if augment else VALIDATION, stage))
@@ -233,6 +233,6 @@ def _save_final(run: RunFolder, training: Training, kind: str, bn: str) -> None:
     name = training.plan.name
     origin = {"training": name, "iterations": training.plan.iterations, "started_from": training.origin,
               "recipe": run.recipe.name, "seed": run.recipe.seed, "commit": git_commit(),
-              **run.recipe_keys("runtime.")}
+              **run.values("runtime.")}
     save_network(training.model, run.network(name), kind, run.recipe, bn, origin)
     log.info("%s: final weights in %s", name, run.network(name))

@@ -18,7 +18,7 @@ from deconvnet.data.synthetic import generate
 from deconvnet.data.voc import VocFolder
 from deconvnet.models.network_files import save_network
 from deconvnet.models.registry import make_network
-from deconvnet.recipe import load_recipe, save_recipe
+from deconvnet.recipe_files import load_recipe, save_recipe
 from proposals.build import ProposalWork
 from stages import build_proposals, infer, train
 from stages.cli import run_command

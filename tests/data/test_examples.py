@@ -18,7 +18,8 @@ from deconvnet.data.examples import ImageCanvases, WindowCrops, crop
 from deconvnet.data.row_files import Rows, read_rows, write_rows
 from deconvnet.data.synthetic import generate
 from deconvnet.data.voc import VocFolder
-from deconvnet.recipe import Recipe, load_recipe
+from deconvnet.recipe import Recipe
+from deconvnet.recipe_files import load_recipe
 from deconvnet.run_folder import RunFolder
 from deconvnet.runtime import network_input
 from deconvnet.support.errors import UserError

@@ -25,8 +25,9 @@ from deconvnet.data.windows import (
     window_labels,
     window_picture,
 )
-from deconvnet.recipe import Recipe, load_recipe
+from deconvnet.recipe import Recipe
 from deconvnet.recipe import Windows as Keys
+from deconvnet.recipe_files import load_recipe
 from tests.row_files import attributes
 
 corner = st.integers(-60, 60)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from deconvnet.data.palette import voc_palette, write_label_png
-from deconvnet.recipe import load_recipe, save_recipe
+from deconvnet.recipe_files import load_recipe, save_recipe
 from experiments.figures import SheetRow, curves, evenly_spaced, main, parse, read_log, sheet
 from stages.cli import run_command
 

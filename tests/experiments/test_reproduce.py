@@ -9,7 +9,8 @@ import pytest
 
 from deconvnet.conventions import VOC_CLASSES
 from deconvnet.evaluation.metrics import ConfusionMatrix
-from deconvnet.recipe import load_recipe, recipe_to_dict, save_recipe
+from deconvnet.recipe import recipe_to_dict
+from deconvnet.recipe_files import load_recipe, save_recipe
 from experiments.reproduce import main, parse
 from experiments.table1 import infer_command, paper_table, table_rows
 from stages.cli import run_command

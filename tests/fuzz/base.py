@@ -13,7 +13,7 @@ from deconvnet.conventions import VOC_CLASSES
 from deconvnet.data.palette import write_label_png
 from deconvnet.data.synthetic import generate
 from deconvnet.models.registry import make_network
-from deconvnet.recipe import load_recipe, save_recipe
+from deconvnet.recipe_files import load_recipe, save_recipe
 from deconvnet.training.trainer import Training
 from stages.cli import run_command
 from tests.caffemodel_writer import caffe_layers, write_caffemodel

@@ -13,7 +13,7 @@ import pytest
 from deconvnet.data.images import read_label_png, read_rgb, read_size
 from deconvnet.data.voc import VocFolder
 from deconvnet.inference.memory import bytes_a_pixel, check_memory
-from deconvnet.recipe import load_recipe
+from deconvnet.recipe_files import load_recipe
 from deconvnet.support.errors import UserError
 from tests.peak_memory import photograph
 from tests.stages.test_infer_command import folder, infer, networks, pngs, refused, voc  # noqa: F401 (fixtures)

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from deconvnet.inference.scoring import score_image, score_windows, scoring_windows
 from deconvnet.models.registry import make_network
-from deconvnet.recipe import Recipe, load_recipe
+from deconvnet.recipe import Recipe
+from deconvnet.recipe_files import load_recipe
 from tests.reference_inference import MEAN, bilinear, imresize, window_about
 
 CPU = torch.device("cpu")

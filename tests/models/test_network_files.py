@@ -14,7 +14,8 @@ from deconvnet.models.network_files import load_network, load_unmeasured, save_n
 from deconvnet.models.registry import make_network
 from deconvnet.models.vgg16 import vgg16_shapes
 from deconvnet.models.vgg16_weights import load_vgg16
-from deconvnet.recipe import Recipe, load_recipe
+from deconvnet.recipe import Recipe
+from deconvnet.recipe_files import load_recipe
 from deconvnet.support.errors import UsageError, UserError
 
 

@@ -14,7 +14,8 @@ from deconvnet.data.examples import WindowCrops
 from deconvnet.data.synthetic import generate
 from deconvnet.data.windows import enlarge
 from deconvnet.models.registry import machine_memory, make_network
-from deconvnet.recipe import Windows, load_recipe, save_recipe
+from deconvnet.recipe import Windows
+from deconvnet.recipe_files import load_recipe, save_recipe
 from deconvnet.support.atomic import write_json
 from deconvnet.support.errors import UsageError, UserError, describe
 from deconvnet.support.resumable import make_parts

@@ -20,7 +20,7 @@ from deconvnet.data.examples import WindowCrops
 from deconvnet.data.row_files import read_rows, write_rows
 from deconvnet.data.synthetic import generate
 from deconvnet.data.voc import VocFolder
-from deconvnet.recipe import load_recipe
+from deconvnet.recipe_files import load_recipe
 from deconvnet.run_folder import RunFolder
 from deconvnet.support.errors import UserError
 from proposals.build import build_windows

@@ -22,7 +22,7 @@ from deconvnet.models.fcn import load_fcn8s
 from deconvnet.models.network_files import load_network, save_network
 from deconvnet.models.registry import make_network
 from deconvnet.models.weight_files import read_safetensors
-from deconvnet.recipe import load_recipe
+from deconvnet.recipe_files import load_recipe
 from deconvnet.run_folder import provenance
 from deconvnet.schemas import read_json
 from deconvnet.support.errors import UserError

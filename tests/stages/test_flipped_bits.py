@@ -14,7 +14,7 @@ from deconvnet.data.examples import WindowCrops
 from deconvnet.data.row_files import read_rows, write_rows
 from deconvnet.inference.score_files import read_scores, write_scores
 from deconvnet.models.weight_files import read_safetensors, save_safetensors
-from deconvnet.recipe import load_recipe
+from deconvnet.recipe_files import load_recipe
 from deconvnet.support.errors import UserError
 from deconvnet.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.checkpoints import content

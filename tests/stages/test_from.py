@@ -11,7 +11,8 @@ import torch
 
 from deconvnet.data.synthetic import generate
 from deconvnet.models.weight_files import read_safetensors
-from deconvnet.recipe import load_recipe, recipe_difference, recipe_to_dict, save_recipe
+from deconvnet.recipe import recipe_difference, recipe_to_dict
+from deconvnet.recipe_files import load_recipe, save_recipe
 from experiments import reproduce
 from stages import build_proposals, infer, train
 from stages.cli import run_command

@@ -24,7 +24,8 @@ from deconvnet.data.voc import VocFolder
 from deconvnet.inference.scoring import score_image, score_windows, scoring_windows
 from deconvnet.models.network_files import save_network
 from deconvnet.models.registry import make_network
-from deconvnet.recipe import Recipe, load_recipe, save_recipe
+from deconvnet.recipe import Recipe
+from deconvnet.recipe_files import load_recipe, save_recipe
 from deconvnet.run_folder import RunFolder
 from proposals.build import ProposalWork, build_proposals
 from stages.cli import run_command

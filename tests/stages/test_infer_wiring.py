@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from deconvnet.models.deconvnet import DeconvNet
-from deconvnet.recipe import load_recipe
+from deconvnet.recipe_files import load_recipe
 from tests.narrow import KEYS, NARROW, Case, agree, close, copied, infer, labels, saved, setting
 from tests.reference_inference import crf, softmax, together
 

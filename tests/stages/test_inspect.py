@@ -12,7 +12,8 @@ from deconvnet.inference.score_files import write_scores
 from deconvnet.models.layer_table import layer_table
 from deconvnet.models.network_files import save_network
 from deconvnet.models.registry import make_network
-from deconvnet.recipe import Network, Recipe, load_recipe, recipe_keys, recipe_to_dict
+from deconvnet.recipe import Network, Recipe, recipe_keys, recipe_to_dict
+from deconvnet.recipe_files import load_recipe
 from deconvnet.training.checkpoint import save_checkpoint
 from stages.cli import run_command
 from stages.inspect import main, parse

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from deconvnet.models.weight_files import read_safetensors
-from deconvnet.recipe import RECIPE_FOLDER, load_recipe, recipe_difference, recipe_keys, recipe_to_dict
+from deconvnet.recipe import recipe_difference, recipe_keys, recipe_to_dict
+from deconvnet.recipe_files import RECIPE_FOLDER, load_recipe
 from deconvnet.run_folder import RunFolder
 from tests import training_truth as truth
 from tests.narrow import KEYS, NARROW, Case, agree, close, infer, labels, saved

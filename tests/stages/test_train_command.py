@@ -16,7 +16,7 @@ import torch
 
 from deconvnet.data.synthetic import generate
 from deconvnet.models.weight_files import read_safetensors
-from deconvnet.recipe import load_recipe, save_recipe
+from deconvnet.recipe_files import load_recipe, save_recipe
 from deconvnet.run_folder import RunFolder
 from deconvnet.training.schedules import train_fcn
 from deconvnet.training.trainer import Training

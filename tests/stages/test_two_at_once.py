@@ -9,7 +9,7 @@ import pytest
 
 from deconvnet.data.downloads import Remote, fetch
 from deconvnet.data.synthetic import generate
-from deconvnet.recipe import load_recipe, save_recipe
+from deconvnet.recipe_files import load_recipe, save_recipe
 from deconvnet.support.errors import UserError
 from deconvnet.support.locks import held
 from stages import bn_statistics, build_proposals, evaluate, infer, train

@@ -1,7 +1,9 @@
 """Ctrl-C, SIGTERM, SIGHUP: at any moment, ignored ones, ones that Python would drop; processes that never see them."""
 
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -200,6 +202,42 @@ def test_workers_are_the_parents_to_end(method: str, end: str, tmp_path: Path) -
         while any(map(running, workers)) and time.monotonic() < deadline:
             time.sleep(0.05)
     assert not any(map(running, workers))
+
+
+HUNG_UP = """
+import sys, time
+from multiprocessing import resource_sharer
+from deconvnet.support.workers import worker_context
+
+def work(ready):
+    sys.argv[1] == "other" and sys.excepthook(ValueError, ValueError("a bug"), None)
+    ready.put(resource_sharer._resource_sharer.register(lambda connection: None, lambda: None)[0])
+    time.sleep(60)
+
+if __name__ == "__main__":
+    ready = worker_context("fork").SimpleQueue()
+    process = worker_context("fork").Process(target=work, args=(ready,), daemon=True)
+    process.start()
+    print(ready.get(), flush=True)
+    sys.stdin.readline()
+    process.terminate()
+"""
+
+
+@pytest.mark.parametrize(("what", "said"), [("hangs up", ""), ("other", "ValueError: a bug\n")])
+def test_a_worker_says_nothing_when_its_parent_hangs_up(what: str, said: str, tmp_path: Path) -> None:
+    """As an interrupted parent does while a tensor is handed on: here in the middle of the two's greeting."""
+    script = tmp_path / "parent.py"
+    script.write_text(HUNG_UP)
+    with subprocess.Popen([sys.executable, script, what], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}) as parent:
+        address = parent.stdout.readline().strip()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(address)
+            select.select([client], [], [], 10)  # the challenge is there, and is never read
+        time.sleep(0.3)
+        _, errors = parent.communicate("\n", timeout=60)
+    assert errors == said
 
 
 COMMAND = """

@@ -15,7 +15,8 @@ from deconvnet.data.synthetic import generate
 from deconvnet.models.network_files import load_network, save_network
 from deconvnet.models.registry import make_network
 from deconvnet.models.weight_files import read_safetensors
-from deconvnet.recipe import Recipe, Runtime, load_recipe, save_recipe
+from deconvnet.recipe import Recipe, Runtime
+from deconvnet.recipe_files import load_recipe, save_recipe
 from deconvnet.run_folder import RunFolder
 from deconvnet.support.errors import UserError
 from deconvnet.training.bn_measurement import measure_bn_statistics

@@ -71,7 +71,7 @@ def in_numpy(solver: Solver, stage: int, momentum_rule: str) -> dict[str, np.nda
 
 
 def by_descent(solver: Solver, stage: int, broken_off_at: int | None = None) -> dict[str, np.ndarray]:
-    """The same with ScheduledSgd; `broken_off_at`: after that many steps another ScheduledSgd goes on from its state."""
+    """The same with ScheduledSgd; `broken_off_at`: after that many steps another one goes on from its state."""
     model = small_model()
     descent = ScheduledSgd(model, solver, PASSES, stage)
     for step, passes in enumerate(gradients()):

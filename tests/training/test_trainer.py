@@ -19,7 +19,8 @@ from deconvnet.data.columns import COLUMNS
 from deconvnet.data.examples import WindowCrops
 from deconvnet.data.row_files import Rows, read_rows, write_rows
 from deconvnet.models.registry import make_network
-from deconvnet.recipe import Recipe, load_recipe
+from deconvnet.recipe import Recipe
+from deconvnet.recipe_files import load_recipe
 from deconvnet.runtime import network_input
 from deconvnet.support.errors import UserError
 from deconvnet.training.checkpoint import load_checkpoint, save_checkpoint

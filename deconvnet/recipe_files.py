@@ -1,0 +1,104 @@
+"""Recipes read and written: a YAML file over the paper's values, `--set key=value` over both."""
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from deconvnet.recipe import VERSION, Recipe, recipe_keys
+from deconvnet.recipe_limits import check_text, check_values, short
+from deconvnet.support.atomic import atomic_write
+from deconvnet.support.errors import UsageError
+
+RECIPE_FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "recipes"
+
+
+def load_recipe(name: str | Path, overrides: list[str] | tuple[str, ...] = (), complete: bool = False) -> Recipe:
+    """Reads a recipe: the paper's values, then the file's, then `key=value` overrides.
+
+    name: a recipe's name (a file of experiments/recipes) or the path of a YAML file. complete: the file must hold
+    every key, as save_recipe writes it: what a run's own recipe lost must not become the paper's value unnoticed.
+    (Keys that were added since its version are not lost: they have their defaults.)
+    Raises UsageError for an unknown recipe, an unknown key (naming the nearest), a wrong type or value.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = RECIPE_FOLDER / f"{name}.yaml"
+        if not path.is_file():
+            known = ", ".join(sorted(file.stem for file in RECIPE_FOLDER.glob("*.yaml")))
+            raise UsageError(f"recipe {str(name)!r}: not one of {known}, and not a .yaml file")
+    elif not path.is_file():
+        raise UsageError(f"{path}: no such recipe file")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        check_text(text)
+        loaded = OmegaConf.create(text)
+    except OSError:
+        raise
+    except Exception as error:  # yaml raises its own family of errors
+        raise UsageError(f"{path}: not valid YAML: {_first_line(error)}") from None
+    if not OmegaConf.is_dict(loaded):
+        raise UsageError(f"{path}: expected `key: value` lines")
+    version = loaded.pop("version", 1)
+    if complete:
+        expected = {name for name, (_, item) in recipe_keys().items() if item.metadata["added"] <= version}
+        lost = expected - set(_dotted(OmegaConf.to_container(loaded)))
+        if lost:
+            raise UsageError(f"{path}: lacks {len(lost)} recipe keys, {min(lost)} among them: cut short, or of another "
+                             "version of this program; put them back, or use another --run folder")
+    return _merge(_merge(Recipe(), loaded, str(path)), _parse_overrides(overrides), "--set")
+
+
+def _parse_overrides(overrides: list[str] | tuple[str, ...]) -> Any:
+    for override in overrides:
+        if "=" not in override:
+            raise UsageError(f"--set {override[:100]}: expected key=value, for example --set solver.lr=0.001")
+    try:
+        for override in overrides:
+            check_text(override.partition("=")[2])
+        return OmegaConf.from_dotlist(list(overrides))
+    except Exception as error:  # yaml raises its own family of errors
+        raise UsageError(f"--set {short(' '.join(overrides))}: a value is not valid YAML: {_first_line(error)}"
+                         ) from None
+
+
+def _merge(recipe: Recipe, changes: Any, source: str) -> Recipe:
+    known = recipe_keys(recipe)
+    for name, value in _dotted(OmegaConf.to_container(changes)).items():
+        if name not in known:
+            near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.0)[0]
+            raise UsageError(f"{source}: unknown recipe key {short(name)}; the nearest is {near!r}; `python -m "
+                             "stages.inspect recipe` lists all")
+        if value == "???":  # OmegaConf's "missing", which would leave the key as it was without a word
+            raise UsageError(f"{source}: recipe key {name} is '???'; expected a value")
+    try:
+        merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(recipe), changes))
+    except OmegaConfBaseException as error:
+        first = _first_line(error)
+        if isinstance(known.get(error.full_key, (None,))[0], list):
+            first = "expected a list, such as [1, 2]"
+        raise UsageError(f"{source}: recipe key {error.full_key!r}: {first}") from None
+    assert isinstance(merged, Recipe)
+    check_values(recipe_keys(merged), source)
+    return merged
+
+
+def _dotted(node: Any, prefix: str = "") -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in node.items():
+        values |= _dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return values
+
+
+def _first_line(error: Exception) -> str:
+    text, place = getattr(error, "problem", None) or str(error), getattr(error, "problem_mark", None)
+    line = (text or "no `key: value` lines in it").splitlines()[0][:200]
+    return f"{line} (line {place.line + 1})" if place else line
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Writes every key of a recipe as YAML, and the version of recipes that has these keys."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(f"version: {VERSION}\n{OmegaConf.to_yaml(OmegaConf.structured(recipe))}", encoding="utf-8")
