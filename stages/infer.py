@@ -124,7 +124,9 @@ class Scorer:
             what = "--model fcn8s" if kind == "fcn8s" else "--stage 1 and --stage 2"
             raise UsageError(f"{weights}: no such weights; `python -m stages.train --run {run.root}` with {what} makes "
                              "them, stages.import_caffe the authors'")
-        own, others = ("network.", "fcn.") if kind == "deconvnet" else ("fcn.", "network.")
+        from deconvnet.models.registry import sections_of_others
+
+        others = sections_of_others(kind)
         settings = [file_token(weights), {name: value for name, value in shaping(run.recipe, SCORES).items()
                                           if not name.startswith(others)}]
         if kind == "deconvnet":

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from deconvnet import recipe as recipes
-from deconvnet.models.spec import NetworkSpec
+from deconvnet.models.spec import MEASURED, NONE, WINDOWS, NetworkSpec, Start, TrainingSpec
 from deconvnet.models.unpooling import Pool, Unpool
 from deconvnet.models.vgg16 import Vgg16Network, convolution_names, draw_weights
 from deconvnet.recipe import Recipe
+
+NAME = "deconvnet"
 
 
 class DeconvNet(Vgg16Network):
@@ -70,8 +72,29 @@ def _describe(recipe: Recipe) -> dict[str, object]:
     return {"width": keys.width, "input": keys.input, "unpooling": keys.unpooling}
 
 
+def _trainings(recipe: Recipe) -> list[TrainingSpec]:
+    """Two stages, easier examples first [P 4.2]."""
+    keys = recipe.train
+
+    def stage(number: int, start: Start | None) -> TrainingSpec:
+        return TrainingSpec(
+            name=f"stage{number}", title=f"stage {number}", network=NAME, examples=WINDOWS, stage=number, stream=number,
+            iterations=keys.iterations[number - 1], iterations_key="train.iterations", batch=keys.batch,
+            micro_batch=keys.micro_batch, validation=keys.validate_windows, solver=recipe.solver,
+            bn=MEASURED if recipe.network.batch_norm else NONE, batch_section="train", start=start)
+
+    start = None if keys.stage2_from == "nothing" else Start("stage1", keys.stage2_from)
+    return [stage(1, None), stage(2, start)]
+
+
 SPEC = NetworkSpec(
-    name="deconvnet",
+    name=NAME,
+    title="DeconvNet",
+    paper="DeconvNet",
     build=lambda recipe: DeconvNet(recipe.network, len(recipe.data.classes)),
+    examples=lambda recipe: WINDOWS,
+    trainings=_trainings,
+    by_stage=True,
     describe=_describe,
+    recipe_section="network",
 )

@@ -13,6 +13,7 @@ Without batch normalisation (the published nets) dropout of 0.5 follows fc6 and 
 network train from random weights, there is no dropout: the statistics at test time would not fit any more.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -20,10 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deconvnet import recipe as recipes
-from deconvnet.models.spec import NetworkSpec
+from deconvnet.models.spec import IMAGES, NONE, RUNNING, NetworkSpec, Start, TrainingSpec
 from deconvnet.models.vgg16 import VGG16_BLOCKS, Vgg16Network, draw_weights
 from deconvnet.models.weight_files import read_state
 from deconvnet.models.weights import load_into
+from deconvnet.recipe import Recipe, Solver
 from deconvnet.support.errors import UsageError, UserError
 
 STRIDES = (32, 16, 8)
@@ -167,15 +169,6 @@ def _add_cropped(coarse: Tensor, fine: Tensor, offset: int) -> Tensor:
     return coarse[..., :height, :width] + fine[..., offset : offset + height, offset : offset + width]
 
 
-def _spec(stride: int) -> NetworkSpec:
-    return NetworkSpec(
-        name=f"fcn{stride}s",
-        build=lambda recipe: Fcn(stride, len(recipe.data.classes), recipe.fcn, recipe.network.conv_std),
-        describe=lambda recipe: {"width": recipe.fcn.width, "fc6_kernel": recipe.fcn.fc6_kernel},
-        published={".pth": lambda path, recipe: load_fcn8s(path, recipe.fcn)} if stride == 8 else {},
-    )
-
-
 def load_fcn8s(path: Path | str, recipe: recipes.Fcn | None = None) -> dict[str, Tensor]:
     """Reads wkentaro's fcn8s_from_caffe.pth: our names, but BGR input, so conv1_1's channels are turned round.
 
@@ -190,6 +183,41 @@ def load_fcn8s(path: Path | str, recipe: recipes.Fcn | None = None) -> dict[str,
         network = Fcn(8, len(bias), recipe or recipes.Fcn())
     load_into(network, state, source=str(path))
     return {name: value.flip(1) if name == "conv1_1.weight" else value for name, value in state.items()}
+
+
+def _trainings(stride: int) -> Callable[[Recipe], list[TrainingSpec]]:
+    """32s, 16s, 8s, each from the one before [as published]; without fcn.staged the last alone."""
+
+    def trainings(recipe: Recipe) -> list[TrainingSpec]:
+        keys = recipe.fcn
+        solver = Solver(lr=keys.lr, momentum=keys.momentum, weight_decay=keys.weight_decay, rate_rule="constant")
+        strides = [one for one in STRIDES if one >= stride] if keys.staged else [stride]
+        return [TrainingSpec(
+            name=f"fcn{one}s", title=f"FCN-{one}s", network=f"fcn{one}s", examples=IMAGES, stage=1,
+            stream=10 + STRIDES.index(one), iterations=keys.iterations[STRIDES.index(one)],
+            iterations_key="fcn.iterations", batch=keys.batch, micro_batch=keys.micro_batch,
+            validation=keys.validate_images, solver=solver, bn=RUNNING if keys.batch_norm else NONE,
+            batch_section="fcn",
+            start=Start(f"fcn{2 * one}s", "last", fcn_from_shallower) if one != strides[0] else None,
+        ) for one in strides]
+
+    return trainings
+
+
+def _spec(stride: int) -> NetworkSpec:
+    return NetworkSpec(
+        name=f"fcn{stride}s",
+        title=f"FCN-{stride}s",
+        paper="FCN8s" if stride == 8 else None,
+        build=lambda recipe: Fcn(stride, len(recipe.data.classes), recipe.fcn, recipe.network.conv_std),
+        examples=lambda recipe: IMAGES,
+        canvas=lambda recipe: recipe.fcn.canvas,
+        trainings=_trainings(stride),
+        describe=lambda recipe: {"width": recipe.fcn.width, "fc6_kernel": recipe.fcn.fc6_kernel},
+        recipe_section="fcn",
+        partner="fcn" if stride == 8 else "",
+        published={".pth": lambda path, recipe: load_fcn8s(path, recipe.fcn)} if stride == 8 else {},
+    )
 
 
 SPECS = tuple(_spec(stride) for stride in STRIDES)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from deconvnet.models import deconvnet, fcn
-from deconvnet.models.spec import NetworkSpec
+from deconvnet.models.spec import NetworkSpec, TrainingSpec
 from deconvnet.recipe import Recipe, recipe_to_dict
 from deconvnet.support.errors import UserError
 
@@ -16,6 +16,17 @@ NETWORKS: dict[str, NetworkSpec] = {
         *fcn.SPECS,
     )
 }
+
+
+def training_specs(recipe: Recipe) -> dict[str, TrainingSpec]:
+    """Every training that the recipe knows, by its folder's name."""
+    return {training.name: training for spec in NETWORKS.values() for training in spec.trainings(recipe)}
+
+
+def sections_of_others(name: str) -> tuple[str, ...]:
+    """Prefixes of the recipe keys in other networks' own sections."""
+    own = NETWORKS[name].recipe_section
+    return tuple({f"{spec.recipe_section}.": None for spec in NETWORKS.values() if spec.recipe_section != own})
 
 
 def make_network(name: str, recipe: Recipe) -> nn.Module:

@@ -7,19 +7,75 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from deconvnet.recipe import Recipe
+from deconvnet.recipe import Recipe, Solver
+
+WINDOWS, IMAGES = "windows", "images"  # what a network sees
+MEASURED, RUNNING, NONE = "measured", "running", "none"  # where BN's statistics for inference come from
+
+
+@dataclass(frozen=True)
+class Start:
+    """A training starts from another one's checkpoint.
+
+    training: that one's name. checkpoint: 'best' or 'last'. fill: copies its state into a network of another kind;
+    None: both are of the same kind.
+    """
+
+    training: str
+    checkpoint: str
+    fill: Callable[[nn.Module, dict[str, Tensor]], None] | None = None
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """One training: what it learns from, for how long, and what its weights start from.
+
+    name: its folder in the run. title: in messages. network: of NETWORKS. examples: WINDOWS or IMAGES. stage: of the
+    windows; which of solver.lr_step applies. stream: tells its random numbers from other trainings'. iterations_key:
+    the recipe key that says how many. validation: how many examples it is validated on, drawn once; 0: all. bn:
+    MEASURED after the training [R], RUNNING averages, or NONE. start: None: VGG16's weights where a file is given, else
+    random numbers. batch_section: of the recipe, whose micro_batch takes less memory when it is smaller.
+    """
+
+    name: str
+    title: str
+    network: str
+    examples: str
+    stage: int
+    stream: int
+    iterations: int
+    iterations_key: str
+    batch: int
+    micro_batch: int
+    validation: int
+    solver: Solver
+    bn: str
+    batch_section: str
+    start: Start | None = None
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A network by name.
+    """A network that the commands can train, score images with, and put into the table.
 
+    name: on the command line (--model) and in file names. title: in tables. paper: its row in the paper's Table 1.
     build: a network of the recipe's shape; it has `initialise(generator)`, which draws its weights, and maps pictures
-    N x 3 x H x W (RGB minus the mean) to scores N x classes x H x W. describe: what tells two networks of this name
-    apart; kept in their files. published: readers of weights files of other programs, by suffix.
+    N x 3 x H x W (RGB minus the mean) to scores N x classes x H x W. examples: what it sees, WINDOWS or IMAGES. canvas:
+    side of the square canvas that whole images stand on (IMAGES). trainings: in their order; the last one's network is
+    what scores. by_stage: its trainings are begun one by one (--stage), since each takes days. describe: what tells two
+    networks of this name apart; kept in their files. recipe_section: its own section of the recipe. partner: its name
+    for --ensemble; empty: none. published: readers of weights files of other programs, by suffix.
     """
 
     name: str
+    title: str
     build: Callable[[Recipe], nn.Module]
+    examples: Callable[[Recipe], str]
+    trainings: Callable[[Recipe], list[TrainingSpec]]
     describe: Callable[[Recipe], dict[str, Any]]
+    recipe_section: str
+    canvas: Callable[[Recipe], int] | None = None
+    by_stage: bool = False
+    paper: str | None = None
+    partner: str = ""
     published: dict[str, Callable[[Path, Recipe], dict[str, Tensor]]] = field(default_factory=dict)

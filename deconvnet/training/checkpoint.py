@@ -7,6 +7,7 @@ import torch
 from pydantic import ConfigDict, Field
 from torch import Tensor
 
+from deconvnet.models.registry import sections_of_others, training_specs
 from deconvnet.models.weight_files import load_torch_file
 from deconvnet.recipe import (
     CHECKPOINTS,
@@ -97,9 +98,14 @@ def load_checkpoint(path: Path, recipe: Recipe | None, device: torch.device | st
     if recipe is not None:
         here_all = recipe_to_dict(recipe)
         free = here_all.keys() - shaping(recipe, PROPOSALS, WINDOWS, CHECKPOINTS).keys()
-        if not content["training"].startswith("fcn"):
-            free |= {name for name in here_all if name.startswith("fcn.")}
+        free |= {name for name in here_all if name.startswith(_others(content["training"], recipe))}
         for name, (there, here) in recipe_difference(with_added_keys(content["recipe"]), here_all).items():
             if name not in free:
                 raise UserError(f"{path}: a checkpoint of another recipe: {name} is {there!r} there, {here!r} here")
     return content
+
+
+def _others(training: str, recipe: Recipe) -> tuple[str, ...]:
+    """The sections of networks that have no part in a training; DeconvNet's conv_std draws every network's weights."""
+    found = training_specs(recipe).get(training)
+    return tuple(set(sections_of_others(found.network)) - {"network."}) if found else ()

@@ -185,7 +185,7 @@ def test_build_proposals_makes_changed_images_again(own, change, caplog):
 
 def test_an_image_that_changed_while_a_build_was_stopped(own, monkeypatch):
     """Its part is of the old one."""
-    work = build_proposals.ProposalWork.__call__
+    work = ProposalWork.__call__
 
     def stopped(self, image_id: str):
         if image_id == "train_000002":

@@ -8,8 +8,6 @@ import pytest
 import torch
 from torchvision.models.vgg import make_layers
 
-from deconvnet.models import deconvnet as network
-from deconvnet.models import fcn, weights
 from deconvnet.models.weight_files import read_safetensors
 from deconvnet.run_folder import RunFolder
 from deconvnet.training import trainer as training
@@ -118,9 +116,8 @@ def test_fcn8s_at_once_and_validated_on_validation_images(built, tmp_path):
 @pytest.fixture
 def vgg16(tmp_path, monkeypatch) -> tuple[Path, dict[str, torch.Tensor]]:
     """A VGG16 file with torchvision's names; all networks have its few channels."""
-    for module in (network, fcn, weights):
-        monkeypatch.setattr(module, "VGG16_BLOCKS", SMALL)
-        monkeypatch.setattr(module, "FC_CHANNELS", FC)
+    monkeypatch.setattr("deconvnet.models.vgg16.VGG16_BLOCKS", SMALL)
+    monkeypatch.setattr("deconvnet.models.vgg16.FC_CHANNELS", FC)
     torch.manual_seed(0)
     configuration = [part for count, channels in SMALL for part in [channels] * count + ["M"]]
     state = {f"features.{name}": torch.randn(value.shape) * 0.1

@@ -17,12 +17,12 @@ from torch.utils.data import dataloader
 
 from crf.dense import CrfParameters
 from crf.pool import CrfPool
-from deconvnet.data import examples as crops
 from deconvnet.data.examples import WindowCrops
 from deconvnet.data.row_files import Rows
 from deconvnet.support.errors import LostWorker, UserError
 from deconvnet.support.interrupts import Interruptible
 from deconvnet.support.workers import WorkerPool
+from deconvnet.training import loading
 from deconvnet.training import trainer as training_module
 from deconvnet.training.loading import load
 from deconvnet.training.trainer import Training
@@ -240,14 +240,14 @@ def test_an_interruption_waits_until_torchs_iterator_is_whole(windows: Rows, mon
     """Half made, it cannot be ended: its destructor fails, and its processes stay."""
     whole = []
 
-    class Interrupted(crops.DataLoader):
+    class Interrupted(loading.DataLoader):
         def __iter__(self) -> Iterator:
             signal.raise_signal(signal.SIGINT)
             iterator = super().__iter__()
             whole.append(len(iterator._workers))
             return iterator
 
-    monkeypatch.setattr(crops, "DataLoader", Interrupted)
+    monkeypatch.setattr(loading, "DataLoader", Interrupted)
     with pytest.raises(KeyboardInterrupt), Interruptible():
         list(load(WindowCrops(windows, None, small_recipe(), False, (0,)), [(0, 0)], 1, workers=2))
     assert whole == [2] and not multiprocessing.active_children()
