@@ -47,7 +47,8 @@ def pins(python: str) -> dict[str, str]:
 @pytest.mark.parametrize("python", PYTHONS)
 def test_every_direct_dependency_is_pinned_within_its_range(project: dict[str, Any], python: str) -> None:
     pinned = pins(python)
-    for text in project["dependencies"] + project["optional-dependencies"]["test"]:
+    extras = [text for extra in project["optional-dependencies"].values() for text in extra]
+    for text in project["dependencies"] + extras:
         wanted = Requirement(text)
         name = canonicalize_name(wanted.name)
         assert name in pinned, f"{name} has no pin for Python {python} in constraints.txt"
@@ -79,6 +80,11 @@ def test_readme_names_commands_and_prerequisites() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for wanted in ("make demo", "make test", "environment.yml", "python3", "C++ compiler", "3.10", "3.12"):
         assert wanted in readme, f"README.md does not name {wanted}"
+
+
+def test_whoever_can_run_the_tests_can_build_the_docs(project: dict[str, Any]) -> None:
+    extras = project["optional-dependencies"]
+    assert set(extras["docs"]) <= set(extras["test"])
 
 
 def test_ci_runs_make_test() -> None:
