@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long fuzz lint clean
+.PHONY: help install demo test test-long fuzz lint docs docs-serve clean
 
 help:
 	@echo "make install    .venv with all packages; then: . .venv/bin/activate"
@@ -14,7 +14,9 @@ help:
 	@echo "make test-long  the tests that take minutes (python -m tests.kills: 100 random kills)"
 	@echo "make fuzz       damaged files and wrong values against every command, 5 minutes (SEED=0)"
 	@echo "make lint       ruff alone"
-	@echo "make clean      remove .venv and caches (runs/ and data/ stay)"
+	@echo "make docs       the documentation, as pages: site/index.html"
+	@echo "make docs-serve the same at http://127.0.0.1:8000, anew after each change"
+	@echo "make clean      remove .venv, site/ and caches (runs/ and data/ stay)"
 	@echo "PYTHON=...      another Python than python3; CXX=... another C++ compiler than $(CXX)"
 
 install: .venv/installed
@@ -34,8 +36,14 @@ fuzz: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check .
 
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-serve: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build site *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp says that everything is in: it is made last, and only when every line before it succeeded.

@@ -2,7 +2,7 @@
 
 P: the paper, with its section. R: the authors' release, where the paper is silent. Long: Long, Shelhamer, Darrell,
 CVPR 2015, for VGG16. Zitnick: EdgeBoxes' own defaults, which OpenCV has too. torch, library: a library's default. ours:
-nobody says, so it is held to what the README says and the recorded results were made with.
+nobody says, so it is held to what the documentation says and the recorded results were made with.
 """
 
 import pytest
@@ -92,7 +92,7 @@ SOURCES = {
     "infer.outside": ("zero_padding", "P 5.1"),
     "infer.ensemble_rule": ("mean", "P 5.2"),
     "infer.window_batch": (50, "ours"),
-    "infer.score_type": ("float16", "ours: what the README's 8 MB an image is reckoned with"),
+    "infer.score_type": ("float16", "ours: what the 8 MB an image of docs/reproduction.md are reckoned with"),
     "infer.most_gigabytes": (5.0, "ours: an image larger than a camera's photograph is refused, not the machine lost"),
     "crf.gaussian_sxy": (3.0, "R"),
     "crf.gaussian_weight": (3.0, "R"),

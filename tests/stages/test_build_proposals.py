@@ -287,7 +287,7 @@ def test_an_image_that_cannot_be_read(whole: Path, own_voc: Path, tmp_path: Path
 
     names = own_voc / "ImageSets" / "Segmentation" / "train.txt"
     listed = names.read_text()
-    names.write_text("".join(f"{name}\n" for name in left))  # as the README says: it leaves the list too
+    names.write_text("".join(f"{name}\n" for name in left))  # as docs/own_data.md says: it leaves the list too
     result = build(skipped, *arguments)
     assert result.returncode == 0 and result.stderr.count("whole already") == 3, result.stderr
     names.write_text("".join(f"{name}\n" for name in left[1:]))

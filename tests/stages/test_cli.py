@@ -15,6 +15,7 @@ COMMANDS = sorted(
     for file in (REPOSITORY / folder).glob("*.py")
     if "run_command(parse(), main)" in file.read_text()
 )
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 CALL = re.compile(r"python -m ((?:stages|experiments)\.\w+)([^`\n#]*)")
 
 
@@ -42,8 +43,8 @@ def test_help_ends_with_an_example_that_the_command_takes(module: str) -> None:
         parser_of(module).parse_args(shlex.split(arguments))  # exits on an option that it does not know
 
 
-@pytest.mark.parametrize("module, arguments", calls((REPOSITORY / "README.md").read_text()))
-def test_every_command_of_the_readme_is_one_that_exists(module: str, arguments: str) -> None:
+@pytest.mark.parametrize("module, arguments", sorted({one for page in PAGES for one in calls(page.read_text())}))
+def test_every_command_of_readme_and_docs_is_one_that_exists(module: str, arguments: str) -> None:
     assert module in COMMANDS
     given = [word for word in shlex.split(arguments, comments=True) if not word.startswith("$")]
     parser_of(module).parse_args([word for word in given if word != "..."])
