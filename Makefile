@@ -13,7 +13,7 @@ help:
 	@echo "make test       lint, then the tests"
 	@echo "make test-long  the tests that take minutes (python -m tests.kills: 100 random kills)"
 	@echo "make fuzz       damaged files and wrong values against every command, 5 minutes (SEED=0)"
-	@echo "make lint       ruff alone"
+	@echo "make lint       ruff, and which room may import which"
 	@echo "make docs       the documentation, as pages: site/index.html"
 	@echo "make docs-serve the same at http://127.0.0.1:8000, anew after each change"
 	@echo "make clean      remove .venv, site/ and caches (runs/ and data/ stay)"
@@ -35,6 +35,7 @@ fuzz: .venv/installed
 
 lint: .venv/installed
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 
 docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
