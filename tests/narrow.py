@@ -16,8 +16,8 @@ from deconvnet.data.row_files import write_rows
 from deconvnet.data.synthetic import generate
 from deconvnet.data.voc import VocFolder
 from deconvnet.inference.scoring import score_image, score_windows, scoring_windows
+from deconvnet.models.build import build_network
 from deconvnet.models.network_files import save_network
-from deconvnet.models.registry import make_network
 from deconvnet.recipe import Recipe, recipe_to_dict
 from deconvnet.recipe_files import load_recipe, save_recipe
 from stages.cli import run_command
@@ -64,7 +64,7 @@ class Case:
     def _state(self, kind: str, seed: int) -> dict[str, torch.Tensor]:
         """Scores a few nats high around zero, as trained networks' are, different from place to place."""
         recipe = load_recipe("paper", [*NARROW, "infer.proposals=1"])
-        state = randomised(make_network(kind, recipe), seed).state_dict()
+        state = randomised(build_network(kind, recipe), seed).state_dict()
         if kind == "deconvnet":  # so small a variance that BN's eps matters
             for name, factor in (("conv1_1.weight", 1e-3), ("bn1_1.running_mean", 1e-3), ("bn1_1.running_var", 1e-6)):
                 state[name] *= factor
@@ -121,7 +121,7 @@ class Case:
 
 def network(kind: str, recipe: Recipe, state: dict[str, torch.Tensor]) -> nn.Module:
     """A network with the weights of `state`."""
-    model = make_network(kind, recipe)
+    model = build_network(kind, recipe)
     model.load_state_dict(state)
     return model.eval()
 

@@ -87,7 +87,7 @@ def _trainings(recipe: Recipe) -> list[TrainingSpec]:
     return [stage(1, None), stage(2, start)]
 
 
-SPEC = NetworkSpec(
+SPECS = (NetworkSpec(
     name=NAME,
     title="DeconvNet",
     paper="DeconvNet",
@@ -97,4 +97,4 @@ SPEC = NetworkSpec(
     by_stage=True,
     describe=_describe,
     recipe_section="network",
-)
+),)

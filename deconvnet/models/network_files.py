@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from deconvnet.models.registry import NETWORKS, make_network
+from deconvnet.models.build import build_network
+from deconvnet.models.registry import NETWORKS
 from deconvnet.models.weight_files import read_safetensors, save_safetensors
 from deconvnet.models.weights import COUNTER, load_into
 from deconvnet.recipe import Recipe, recipe_to_dict
@@ -38,7 +39,7 @@ def load_network(path: Path, kind: str, recipe: Recipe) -> nn.Module:
     """
     published = NETWORKS[kind].published.get(path.suffix)
     if published:
-        model = make_network(kind, recipe)
+        model = build_network(kind, recipe)
         load_into(model, published(path, recipe), source=str(path))
         return model.eval()
     model, metadata = load_unmeasured(path, kind, recipe)
@@ -61,7 +62,7 @@ def load_unmeasured(path: Path, kind: str, recipe: Recipe) -> tuple[nn.Module, d
     for index, (there, here) in enumerate(zip_longest(names, recipe.data.classes)):
         if there != here:
             raise UserError(f"{path}: a network whose class {index} is {there!r}; the recipe has {here!r}")
-    model = make_network(kind, recipe)
+    model = build_network(kind, recipe)
     left_out = (COUNTER, *STATISTICS) if metadata.get("bn") == "unmeasured" else (COUNTER,)
     tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(left_out)}
     load_into(model, tensors, [name for name in model.state_dict() if not name.endswith(left_out)], str(path))

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from deconvnet.recipe import Recipe, Solver
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 WINDOWS, IMAGES = "windows", "images"  # what a network sees
 MEASURED, RUNNING, NONE = "measured", "running", "none"  # where BN's statistics for inference come from
@@ -23,7 +24,7 @@ class Start:
 
     training: str
     checkpoint: str
-    fill: Callable[[nn.Module, dict[str, Tensor]], None] | None = None
+    fill: "Callable[[nn.Module, dict[str, Tensor]], None] | None" = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class NetworkSpec:
 
     name: str
     title: str
-    build: Callable[[Recipe], nn.Module]
+    build: "Callable[[Recipe], nn.Module]"
     examples: Callable[[Recipe], str]
     trainings: Callable[[Recipe], list[TrainingSpec]]
     describe: Callable[[Recipe], dict[str, Any]]
@@ -78,4 +79,4 @@ class NetworkSpec:
     by_stage: bool = False
     paper: str | None = None
     partner: str = ""
-    published: dict[str, Callable[[Path, Recipe], dict[str, Tensor]]] = field(default_factory=dict)
+    published: "dict[str, Callable[[Path, Recipe], dict[str, Tensor]]]" = field(default_factory=dict)

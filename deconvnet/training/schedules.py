@@ -10,9 +10,9 @@ import torch
 
 from deconvnet.data.examples import ImageCanvases, WindowCrops
 from deconvnet.data.row_files import read_rows
+from deconvnet.models.build import build_network
 from deconvnet.models.fcn import fcn_from_shallower
 from deconvnet.models.network_files import save_network
-from deconvnet.models.registry import make_network
 from deconvnet.models.vgg16_weights import start_from_vgg16
 from deconvnet.models.weight_files import read_safetensors
 from deconvnet.models.weights import load_into
@@ -107,7 +107,7 @@ def train_stage(run: RunFolder, stage: int, vgg16: Path | None, resume: bool, de
     examples = window_examples(run, stage)
     plan = Plan(f"stage{stage}", stage, keys.iterations[stage - 1], keys.batch, keys.micro_batch, keys.validate_every,
                 keys.checkpoint_every, keys.workers)
-    model = prepare(make_network("deconvnet", recipe), recipe.runtime, device)
+    model = prepare(build_network("deconvnet", recipe), recipe.runtime, device)
     training = Training(model, recipe, recipe.solver, plan, examples, run.training(plan.name), device)
     resumed = _begin(training, resume)
     if not resumed:
@@ -177,7 +177,7 @@ def train_fcn(run: RunFolder, stride: int, vgg16: Path | None, resume: bool, dev
         step, kind = FCN_STRIDES.index(one), f"fcn{one}s"
         plan = Plan(kind, 1, keys.iterations[step], keys.batch, keys.micro_batch, recipe.train.validate_every,
                     recipe.train.checkpoint_every, recipe.train.workers)
-        model = prepare(make_network(kind, recipe), recipe.runtime, device)
+        model = prepare(build_network(kind, recipe), recipe.runtime, device)
         training = Training(model, recipe, solver, plan, image_examples(run, step), run.training(kind), device)
         before, resumed = run.training(f"fcn{2 * one}s") / "last.pt", _begin(training, resume or one != stride)
         if not resumed:

@@ -16,8 +16,8 @@ from deconvnet.data import contents
 from deconvnet.data.contents import Contents
 from deconvnet.data.synthetic import generate
 from deconvnet.data.voc import VocFolder
+from deconvnet.models.build import build_network
 from deconvnet.models.network_files import save_network
-from deconvnet.models.registry import make_network
 from deconvnet.recipe_files import load_recipe, save_recipe
 from proposals.build import ProposalWork
 from stages import build_proposals, infer, train
@@ -44,7 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build(folder, "run")
     build(folder, "packed", "--materialize")
     for kind, name in {"deconvnet": "stage2", "fcn8s": "fcn8s"}.items():
-        save_network(randomised(make_network(kind, recipe), 0), folder / "run" / name / "network.safetensors", kind,
+        save_network(randomised(build_network(kind, recipe), 0), folder / "run" / name / "network.safetensors", kind,
                      recipe, "measured", {})
     return folder
 

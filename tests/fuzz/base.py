@@ -12,7 +12,7 @@ from PIL import Image
 from deconvnet.conventions import VOC_CLASSES
 from deconvnet.data.palette import write_label_png
 from deconvnet.data.synthetic import generate
-from deconvnet.models.registry import make_network
+from deconvnet.models.build import build_network
 from deconvnet.recipe_files import load_recipe, save_recipe
 from deconvnet.training.trainer import Training
 from stages.cli import run_command
@@ -105,8 +105,9 @@ def _make_files(files: Path, voc: Path) -> None:
     (files / "server.csv").write_text("class,iou\n" + "".join(f"{name},50.5\n" for name in VOC_CLASSES))
     write_forest(files / "model.yml.gz")
     recipe = load_recipe("tiny", KEYS)
-    torch.save(make_network("fcn8s", recipe).state_dict(), files / "fcn.pth")
-    layers = caffe_layers({name: value.numpy() for name, value in make_network("deconvnet", recipe).state_dict().items()
+    torch.save(build_network("fcn8s", recipe).state_dict(), files / "fcn.pth")
+    state = build_network("deconvnet", recipe).state_dict()
+    layers = caffe_layers({name: value.numpy() for name, value in state.items()
                            if not name.endswith("num_batches_tracked")})
     write_caffemodel(files / "net.caffemodel", layers)
     with tarfile.open(files / "archive.tar", "w") as tar:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from deconvnet.inference.scoring import score_image, score_windows, scoring_windows
-from deconvnet.models.registry import make_network
+from deconvnet.models.build import build_network
 from deconvnet.recipe import Recipe
 from deconvnet.recipe_files import load_recipe
 from tests.reference_inference import MEAN, bilinear, imresize, window_about
@@ -84,7 +84,7 @@ def test_no_proposals() -> None:
 @pytest.mark.parametrize("aggregate", ["max", "sum", "mean"])
 def test_batches_do_not_change_the_scores(aggregate: str) -> None:
     image, windows = picture(40, 50), random_boxes(7, 40, 50)
-    model = make_network("deconvnet", small_recipe("network.deconv_std=0")).eval()
+    model = build_network("deconvnet", small_recipe("network.deconv_std=0")).eval()
     found = [score_windows(model, image, windows, small_recipe(f"infer.window_batch={size}",
                                                                f"infer.aggregate={aggregate}"), CPU)
              for size in (1, 3, 7, 50)]

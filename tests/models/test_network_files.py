@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from deconvnet.models.build import build_network
 from deconvnet.models.network_files import load_network, load_unmeasured, save_network
-from deconvnet.models.registry import make_network
 from deconvnet.models.vgg16 import vgg16_shapes
 from deconvnet.models.vgg16_weights import load_vgg16
 from deconvnet.recipe import Recipe
@@ -25,7 +25,7 @@ def small_recipe(*overrides: str) -> Recipe:
 
 def test_the_score_layer_starts_as_the_deconvolution_layers_do():
     """N(0, deconv_std), as in the release's solver files; convolutions in front by their own rule."""
-    narrow = make_network("deconvnet", small_recipe("network.deconv_std=0.03", "network.conv_std=0.2"))
+    narrow = build_network("deconvnet", small_recipe("network.deconv_std=0.03", "network.conv_std=0.2"))
     deviation = {name: value.std().item() for name, value in narrow.named_parameters() if value.ndim == 4}
     assert deviation["seg_score_voc.weight"] == pytest.approx(0.03, rel=0.25)  # of 84 numbers
     assert deviation["deconv3_1.weight"] == pytest.approx(0.03, rel=0.1)
@@ -35,14 +35,14 @@ def test_the_score_layer_starts_as_the_deconvolution_layers_do():
 def test_bn_shift_is_deconvnets_alone():
     recipe = small_recipe("network.bn_shift=0.25", "fcn.batch_norm=true")
     for kind, shift in (("deconvnet", 0.25), ("fcn8s", 0.0)):
-        norms = [module for module in make_network(kind, recipe).modules() if isinstance(module, nn.BatchNorm2d)]
+        norms = [module for module in build_network(kind, recipe).modules() if isinstance(module, nn.BatchNorm2d)]
         assert norms and all((norm.bias == shift).all() and (norm.weight == 1).all() for norm in norms)
 
 
 def test_an_fcn_is_of_the_stride_that_its_name_says():
     """Their scores come in from pool3 and pool4; the last upsampling's kernel is twice its stride."""
     for stride, skips in ((32, 0), (16, 1), (8, 2)):
-        names = dict(make_network(f"fcn{stride}s", small_recipe()).named_parameters())
+        names = dict(build_network(f"fcn{stride}s", small_recipe()).named_parameters())
         assert sum(name in names for name in ("score_pool3.weight", "score_pool4.weight")) == skips
         assert names[f"upscore{stride}.weight"].shape[-1] == 2 * stride
 
@@ -50,7 +50,7 @@ def test_an_fcn_is_of_the_stride_that_its_name_says():
 @pytest.mark.parametrize("kind", ["deconvnet", "fcn8s"])
 def test_saved_and_loaded(tmp_path, kind):
     recipe = small_recipe()
-    model = make_network(kind, recipe)
+    model = build_network(kind, recipe)
     for value in model.buffers():
         if value.is_floating_point():
             value.uniform_(0.5, 2)
@@ -70,7 +70,7 @@ def test_saved_and_loaded(tmp_path, kind):
 def test_a_file_of_another_network_names_the_difference(tmp_path, override, message):
     recipe = small_recipe()
     path = tmp_path / "network.safetensors"
-    save_network(make_network("deconvnet", recipe), path, "deconvnet", recipe, "measured", {})
+    save_network(build_network("deconvnet", recipe), path, "deconvnet", recipe, "measured", {})
     with pytest.raises(UserError, match=message):
         load_network(path, "deconvnet", small_recipe(override))
     with pytest.raises(UserError, match="a network with kind = 'deconvnet'; the recipe has 'fcn8s'"):
@@ -80,7 +80,7 @@ def test_a_file_of_another_network_names_the_difference(tmp_path, override, mess
 def test_unmeasured_statistics_are_left_as_they_start(tmp_path):
     recipe = small_recipe()
     path = tmp_path / "network.safetensors"
-    model = make_network("deconvnet", recipe)
+    model = build_network("deconvnet", recipe)
     model.bn1_1.running_mean.fill_(7)
     save_network(model, path, "deconvnet", recipe, "unmeasured", {})
     with pytest.raises(UserError, match="its BN statistics were never measured"):
@@ -131,7 +131,7 @@ def test_what_is_not_vgg16_is_refused(tmp_path):
 def test_the_published_fcn_is_taken_as_it_is(tmp_path):
     """wkentaro's file has our names and BGR input; here a narrow one. The network answers as it would."""
     recipe = small_recipe("fcn.batch_norm=false")
-    theirs = make_network("fcn8s", recipe).eval()
+    theirs = build_network("fcn8s", recipe).eval()
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.normal_(0, 0.2, generator=torch.Generator().manual_seed(parameter.numel()))

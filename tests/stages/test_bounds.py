@@ -13,7 +13,7 @@ import torch
 from deconvnet.data.examples import WindowCrops
 from deconvnet.data.synthetic import generate
 from deconvnet.data.windows import enlarge
-from deconvnet.models.registry import machine_memory, make_network
+from deconvnet.models.build import build_network, machine_memory
 from deconvnet.recipe import Windows
 from deconvnet.recipe_files import load_recipe, save_recipe
 from deconvnet.support.atomic import write_json
@@ -126,11 +126,11 @@ def test_a_folder_in_a_checkpoints_place_costs_no_finished_weights(tmp_path: Pat
 def test_a_network_larger_than_the_machines_memory_is_not_begun(kind: str, key: str, monkeypatch) -> None:
     """At width 1/16 fc6 to fc6_deconv of DeconvNet are 32 x 256 x 2 weights at input 32, 256^2 in fc7: 330 kB."""
     recipe = load_recipe("tiny", ["network.width=0.0625", "network.input=32", "fcn.width=0.0625"])
-    monkeypatch.setattr("deconvnet.models.registry.machine_memory", lambda: 330_000)
+    monkeypatch.setattr("deconvnet.models.build.machine_memory", lambda: 330_000)
     with pytest.raises(UserError, match=f"recipe key {key} is 0.0625: the weights take"):
-        make_network(kind, recipe)
-    monkeypatch.setattr("deconvnet.models.registry.machine_memory", lambda: 10_000_000)
-    make_network(kind, recipe)
+        build_network(kind, recipe)
+    monkeypatch.setattr("deconvnet.models.build.machine_memory", lambda: 10_000_000)
+    build_network(kind, recipe)
 
 
 def test_the_machines_memory() -> None:

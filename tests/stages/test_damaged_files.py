@@ -18,9 +18,9 @@ from deconvnet import schemas
 from deconvnet.data.row_files import Rows, read_rows, write_rows
 from deconvnet.data.voc import read_annotation
 from deconvnet.evaluation.comp6 import pack_comp6
+from deconvnet.models.build import build_network
 from deconvnet.models.fcn import load_fcn8s
 from deconvnet.models.network_files import load_network, save_network
-from deconvnet.models.registry import make_network
 from deconvnet.models.weight_files import read_safetensors
 from deconvnet.recipe_files import load_recipe
 from deconvnet.run_folder import provenance
@@ -275,7 +275,7 @@ def test_a_networks_file_stands_alone(tmp_path: Path) -> None:
     path = tmp_path / "network.safetensors"
     before = os.umask(0o027)
     try:
-        save_network(make_network("deconvnet", recipe), path, "deconvnet", recipe, "measured", {})
+        save_network(build_network("deconvnet", recipe), path, "deconvnet", recipe, "measured", {})
     finally:
         os.umask(before)
     assert path.stat().st_mode & 0o777 == 0o640

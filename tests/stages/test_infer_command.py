@@ -22,8 +22,8 @@ from deconvnet.data.row_files import read_rows
 from deconvnet.data.synthetic import generate
 from deconvnet.data.voc import VocFolder
 from deconvnet.inference.scoring import score_image, score_windows, scoring_windows
+from deconvnet.models.build import build_network
 from deconvnet.models.network_files import save_network
-from deconvnet.models.registry import make_network
 from deconvnet.recipe import Recipe
 from deconvnet.recipe_files import load_recipe, save_recipe
 from deconvnet.run_folder import RunFolder
@@ -49,7 +49,7 @@ def networks(tmp_path_factory) -> Path:
     """A folder with the two networks' files, made once: random weights, statistics as if measured."""
     folder, recipe = tmp_path_factory.mktemp("networks"), load_recipe("tiny", KEYS)
     for seed, (kind, name) in enumerate({"deconvnet": "stage2", "fcn8s": "fcn8s"}.items()):
-        model = randomised(make_network(kind, recipe), seed)
+        model = randomised(build_network(kind, recipe), seed)
         save_network(model, folder / name / "network.safetensors", kind, recipe, "measured", {})
     return folder
 
@@ -235,11 +235,11 @@ def test_damaged_files_of_the_run(folder: Path, voc: Path, capsys) -> None:
 
 def test_networks_that_do_not_fit(folder: Path, networks: Path, tmp_path: Path, capsys) -> None:
     wide = load_recipe("tiny", [*KEYS, "network.width=0.125"])
-    save_network(make_network("deconvnet", wide), tmp_path / "wide.safetensors", "deconvnet", wide, "measured", {})
+    save_network(build_network("deconvnet", wide), tmp_path / "wide.safetensors", "deconvnet", wide, "measured", {})
     refused(capsys, infer(folder, "--weights", tmp_path / "wide.safetensors"), 1, "wide.safetensors", "width = 0.125",
             "0.0625")
     recipe = load_recipe("tiny", KEYS)
-    save_network(make_network("deconvnet", recipe), tmp_path / "fresh.safetensors", "deconvnet", recipe, "unmeasured",
+    save_network(build_network("deconvnet", recipe), tmp_path / "fresh.safetensors", "deconvnet", recipe, "unmeasured",
                  {})
     refused(capsys, infer(folder, "--weights", tmp_path / "fresh.safetensors"), 1, "fresh.safetensors",
             "never measured", "stages.bn_statistics")
@@ -265,7 +265,7 @@ def test_label_maps_stay_until_better_ones_are_there(folder: Path, tmp_path: Pat
     assert infer(folder) == 0
     before = {path: path.stat().st_mtime_ns for path in row.glob("*.png")}
     wide = load_recipe("tiny", [*KEYS, "network.width=0.125"])
-    save_network(make_network("deconvnet", wide), tmp_path / "wide.safetensors", "deconvnet", wide, "measured", {})
+    save_network(build_network("deconvnet", wide), tmp_path / "wide.safetensors", "deconvnet", wide, "measured", {})
     capsys.readouterr()
     refused(capsys, infer(folder, "--weights", tmp_path / "wide.safetensors"), 1, "width = 0.125")
     shutil.copy(folder / "stage2/network.safetensors", tmp_path / "same.safetensors")

@@ -9,9 +9,9 @@ import torch
 
 from deconvnet.data.row_files import WindowRows, write_rows
 from deconvnet.inference.score_files import write_scores
+from deconvnet.models.build import build_network
 from deconvnet.models.layer_table import layer_table
 from deconvnet.models.network_files import save_network
-from deconvnet.models.registry import make_network
 from deconvnet.recipe import Network, Recipe, recipe_keys, recipe_to_dict
 from deconvnet.recipe_files import load_recipe
 from deconvnet.training.checkpoint import save_checkpoint
@@ -66,7 +66,7 @@ def test_variants_have_the_same_rows(unpooling: str) -> None:
 
 def test_without_batch_norm_and_narrow_the_counts_are_the_real_networks() -> None:
     recipe = load_recipe("tiny", ["network.batch_norm=false", "network.width=0.0625", "network.input=32"])
-    model = make_network("deconvnet", recipe)
+    model = build_network("deconvnet", recipe)
     rows = layer_table(recipe.network, 21)
     assert sum(row.parameters for row in rows) == sum(values.numel() for values in model.parameters())
 
@@ -90,7 +90,7 @@ def test_recipe_shows_every_key_its_value_mark_and_note(capsys: pytest.CaptureFi
 
 
 def test_checkpoint(tmp_path: Path, narrow: Recipe, capsys: pytest.CaptureFixture) -> None:
-    model = make_network("deconvnet", narrow)
+    model = build_network("deconvnet", narrow)
     save_checkpoint(tmp_path / "last.pt", narrow, content(iteration=1200, position=38400, best=0.625,
                                                           model=model.state_dict()))
     assert inspect(tmp_path / "last.pt") == 0
@@ -101,7 +101,7 @@ def test_checkpoint(tmp_path: Path, narrow: Recipe, capsys: pytest.CaptureFixtur
 
 
 def test_safetensors(tmp_path: Path, narrow: Recipe, capsys: pytest.CaptureFixture) -> None:
-    save_network(make_network("deconvnet", narrow), tmp_path / "network.safetensors", "deconvnet", narrow, "measured",
+    save_network(build_network("deconvnet", narrow), tmp_path / "network.safetensors", "deconvnet", narrow, "measured",
                  {"training": "stage2"})
     assert inspect(tmp_path / "network.safetensors") == 0
     out = capsys.readouterr().out

@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from deconvnet.data.synthetic import generate
+from deconvnet.models.build import build_network
 from deconvnet.models.network_files import load_network, save_network
-from deconvnet.models.registry import make_network
 from deconvnet.models.weight_files import read_safetensors
 from deconvnet.recipe import Recipe, Runtime
 from deconvnet.recipe_files import load_recipe, save_recipe
@@ -68,7 +68,7 @@ def in_numpy(model: nn.Module, monkeypatch: pytest.MonkeyPatch, variance: str) -
 
 @pytest.mark.parametrize("variance", ["unbiased", "biased"])
 def test_means_over_batches_as_in_numpy(monkeypatch, variance):
-    model = make_network("deconvnet", small_recipe()).double()
+    model = build_network("deconvnet", small_recipe()).double()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     expected = in_numpy(model, monkeypatch, variance)
     model.float()
@@ -85,7 +85,7 @@ def test_means_over_batches_as_in_numpy(monkeypatch, variance):
 
 
 def test_mode_is_as_before_and_no_hook_stays():
-    model = make_network("deconvnet", small_recipe()).eval()
+    model = build_network("deconvnet", small_recipe()).eval()
     measure_bn_statistics(model, batches(1), 1, "biased", Runtime(), CPU)
     assert not model.training
     first = statistics(model)
@@ -94,7 +94,7 @@ def test_mode_is_as_before_and_no_hook_stays():
 
 
 def test_an_interrupted_measurement_changes_nothing():
-    model = make_network("deconvnet", small_recipe())
+    model = build_network("deconvnet", small_recipe())
     before = statistics(model)
 
     def broken_off():
@@ -115,7 +115,7 @@ def run(tmp_path_factory) -> RunFolder:
     voc_root = generate(folder / "voc", train=4, val=1, seed=0, side=96)
     run = RunFolder(folder / "run", recipe, voc_root)
     build_windows(run, "train", 1, True, 1, "stop")
-    model = make_network("deconvnet", recipe)
+    model = build_network("deconvnet", recipe)
     save_network(model, folder / "whole.safetensors", "deconvnet", recipe, "unmeasured",
                  {"training": "elsewhere"})
     write_imported(folder / "imported.safetensors", model, "unmeasured")

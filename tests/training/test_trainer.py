@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from deconvnet.data.columns import COLUMNS
 from deconvnet.data.examples import WindowCrops
 from deconvnet.data.row_files import Rows, read_rows, write_rows
-from deconvnet.models.registry import make_network
+from deconvnet.models.build import build_network
 from deconvnet.recipe import Recipe
 from deconvnet.recipe_files import load_recipe
 from deconvnet.runtime import network_input
@@ -82,7 +82,7 @@ def make_training(folder: Path, windows: Rows, recipe: Recipe, iterations: int =
     examples = Examples(WindowCrops(windows, None, recipe, True, (0,)), WindowCrops(windows, None, recipe, False, (0,)),
                         order, np.array([1, 2, 9]))
     plan = Plan("stage1", 1, iterations, batch, micro, every, every, 0)
-    return Training(make_network("deconvnet", recipe), recipe, recipe.solver, plan, examples, folder, CPU)
+    return Training(build_network("deconvnet", recipe), recipe, recipe.solver, plan, examples, folder, CPU)
 
 
 def test_ctrl_c_in_the_last_iteration_is_not_lost(tmp_path, windows, monkeypatch):
@@ -139,7 +139,7 @@ def test_accumulation_is_the_mean_of_the_passes_gradients(tmp_path, windows):
     recipe = small_recipe("solver.rate_rule=constant", "solver.lr=0.1", "solver.weight_decay=0")
     training = make_training(tmp_path, windows, recipe, 1, batch=4, micro=2)
     before = {name: value.clone() for name, value in training.model.named_parameters()}
-    alone = make_network("deconvnet", recipe)  # the same seed, so the same weights
+    alone = build_network("deconvnet", recipe)  # the same seed, so the same weights
     sums = {name: torch.zeros_like(value) for name, value in alone.named_parameters()}
     examples = list(training.examples.order(0, 4))
     for items in (examples[:2], examples[2:]):
@@ -205,7 +205,7 @@ def test_resumed_in_the_middle_is_bit_equal(tmp_path, windows, at):
 def test_validation_by_hand(tmp_path, windows):
     """Loss and accuracy over all labelled pixels of the rows asked for, BN by its running statistics."""
     recipe = small_recipe()
-    model = make_network("deconvnet", recipe)
+    model = build_network("deconvnet", recipe)
     examples = WindowCrops(windows, None, recipe, False, (0,))
     rows = np.array([0, 3, 5, 9])
     found = validate(model, examples, rows, 3, 0, recipe, CPU)
@@ -231,7 +231,7 @@ def test_validation_by_hand(tmp_path, windows):
 def test_only_void_to_validate_on_is_no_nan(windows):
     recipe = small_recipe()
     examples = WindowCrops(windows, None, recipe, False, (0,))
-    found = validate(make_network("deconvnet", recipe), examples, np.array([9]), 2, 0, recipe, CPU)
+    found = validate(build_network("deconvnet", recipe), examples, np.array([9]), 2, 0, recipe, CPU)
     assert found["validation_loss"] == 0
 
 

@@ -1,0 +1,32 @@
+"""A network of a recipe, its weights drawn."""
+
+import os
+
+import torch
+from torch import nn
+
+from deconvnet.models.registry import NETWORKS
+from deconvnet.recipe import Recipe, recipe_to_dict
+from deconvnet.support.errors import UserError
+
+
+def build_network(name: str, recipe: Recipe) -> nn.Module:
+    """A network of NETWORKS, its weights drawn from the recipe's seed.
+
+    Raises UserError where its weights alone are more than the machine's memory: torch would be killed filling them.
+    """
+    spec = NETWORKS[name]
+    with torch.device("meta"):  # sizes without memory
+        size = sum(value.nbytes for value in spec.build(recipe).parameters())
+    if size > machine_memory():
+        width = f"{spec.recipe_section}.width"
+        raise UserError(f"recipe key {width} is {recipe_to_dict(recipe)[width]:g}: the weights take {size / 1e9:.0f} "
+                        f"GB, this machine has {machine_memory() / 1e9:.0f} GB: lower it")
+    model = spec.build(recipe)
+    model.initialise(torch.Generator().manual_seed(recipe.seed))
+    return model
+
+
+def machine_memory() -> int:
+    """The machine's memory in bytes."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
