@@ -23,7 +23,7 @@ ENSEMBLE_LABELS, CRF_LABELS = "ensemble labels", "CRF labels"  # label maps
 THINGS = (PROPOSALS, WINDOWS, CHECKPOINTS, NETWORKS, SCORES, WINDOW_SCORES, ENSEMBLE_LABELS, CRF_LABELS)
 NOTHING: tuple[str, ...] = ()  # how fast, how often it is saved, how long: a longer training goes on where it was
 
-VERSION = 2  # of recipes: one higher whenever keys were added
+VERSION = 3  # of recipes: one higher whenever keys were added
 MANY = 10**9  # of what is only counted: iterations, pixels
 MOST_BOXES = 200_000
 MOST_BATCH = 1 << 16
@@ -49,6 +49,8 @@ class Data:
     """The data set."""
 
     shapes: ClassVar[tuple[str, ...]] = (CHECKPOINTS,)
+    format: str = key("voc", "how its folder is laid out; voc: as PASCAL VOC's [P 6.1]", choices=("voc",),
+                      shapes=(WINDOWS, CHECKPOINTS), added=3)
     classes: list[str] = key(VOC_CLASSES, "class names, index 0 is background; VOC 2012's 21 [P 6.1]",
                              shapes=(WINDOWS, CHECKPOINTS))
     train_split: str = key("train_aug", "split that is trained on: VOC 2012 with SBD's labels [P 6.1]")
@@ -59,9 +61,16 @@ class Data:
 
 @dataclass
 class Proposals:
-    """Edge maps and EdgeBoxes [P 5, 6.1]."""
+    """Boxes that may hold an object; edge maps and EdgeBoxes [P 5, 6.1]."""
 
     shapes: ClassVar[tuple[str, ...]] = (PROPOSALS,)
+    source: str = key(
+        "edge_boxes",
+        "edge_boxes [P 6.1]; grid: boxes of fixed sizes all over the image, cut short at count: the baseline that a "
+        "source has to be better than",
+        choices=("edge_boxes", "grid"),
+        added=3,
+    )
     edges: str = key(
         "auto",
         "structured: Dollar's structured forest [P, R: it is EdgeBoxes' own]; gradient: built in; auto: structured "

@@ -11,8 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from deconvnet.data.contents import Contents
+from deconvnet.data.dataset import DATA_SETS, SegmentationDataset
 from deconvnet.data.synthetic import generate
-from deconvnet.data.voc import VocFolder
 from deconvnet.recipe import Recipe, recipe_difference, recipe_to_dict, shaping
 from deconvnet.recipe_files import load_recipe, save_recipe
 from deconvnet.run_sources import check_source, find_sources, given_source, require_sources
@@ -39,11 +39,11 @@ class RunFolder:
         self.root, self.recipe, self.voc_root, self.sources = root, recipe, voc_root, sources
         self.recorded = recipe  # what recipe.yaml says; recipe itself may hold what a command's --set says
 
-    def voc(self) -> VocFolder:
+    def voc(self) -> SegmentationDataset:
         """The run's data set. Raises UsageError when its folder is unknown or missing."""
         if self.voc_root is None:
             raise UsageError(f"{self.root}: this needs the data set's images: give --voc-root")
-        return VocFolder(self.voc_root, self.recipe.data.classes)
+        return DATA_SETS[self.recipe.data.format](self.voc_root, self.recipe.data.classes)
 
     @cached_property
     def contents(self) -> Contents:
@@ -55,7 +55,7 @@ class RunFolder:
         return {name: value for name, value in recipe_to_dict(self.recipe).items() if name.startswith(prefixes)}
 
     def proposals(self, split: str) -> Path:
-        """The split's EdgeBoxes proposals: this run's, or those of the run that it was begun from."""
+        """The split's proposals: this run's, or those of the run that it was begun from."""
         return self._made(Path("proposals", f"{split}.h5"))
 
     def windows(self, stage: int, split: str) -> Path:

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from deconvnet.conventions import VOID
+from deconvnet.data.dataset import DATA_SETS, SegmentationDataset
 from deconvnet.data.images import read_label_png
 from deconvnet.data.palette import voc_palette
-from deconvnet.data.voc import VocFolder
 from deconvnet.recipe_limits import short
 from deconvnet.support.atomic import atomic_write
 from deconvnet.support.errors import UsageError, UserError
@@ -43,7 +43,7 @@ def evenly_spaced(image_ids: list[str], count: int) -> list[str]:
     return [image_ids[(2 * part + 1) * len(image_ids) // (2 * count)] for part in range(count)]
 
 
-def read_sheet(run: Path, voc: VocFolder, split: str, aggregate: str, image_ids: list[str]) -> list[SheetRow]:
+def read_sheet(run: Path, voc: SegmentationDataset, split: str, aggregate: str, image_ids: list[str]) -> list[SheetRow]:
     """The pictures of these images; rows that were not run are left out. Raises UserError for a missing prediction."""
     folders = {HEADINGS[row.title]: run / "predictions" / split / row.folder
                for row in table_rows(aggregate) if row.title in HEADINGS}
@@ -163,7 +163,7 @@ def main(options: argparse.Namespace) -> None:
     recipe, voc_root = record.recipe, options.voc_root or record.voc_root
     if voc_root is None:
         raise UsageError(f"{options.run}: does not say where its images are; give --voc-root")
-    voc = VocFolder(voc_root, recipe.data.classes)
+    voc = DATA_SETS[recipe.data.format](voc_root, recipe.data.classes)
     split = options.split or recipe.data.val_split
     known = voc.image_ids(split)
     chosen = chosen_images(options.images, known)

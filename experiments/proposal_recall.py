@@ -12,14 +12,14 @@ import numpy as np
 
 from deconvnet.conventions import VOC_CLASSES
 from deconvnet.data.voc import VocFolder
-from deconvnet.recipe import MOST_BOXES, Recipe
+from deconvnet.recipe import MOST_BOXES, Proposals, Recipe
 from deconvnet.recipe_limits import short
 from deconvnet.run_folder import provenance
 from deconvnet.support.atomic import write_json
 from deconvnet.support.errors import UsageError
 from deconvnet.support.progress import progress
-from proposals.edge_boxes import propose
-from proposals.edges import EdgeDetector, make_detector
+from proposals.build import ProposalWork
+from proposals.sources import PROPOSAL_SOURCES
 from stages.cli import make_parser, run_command
 
 OVERLAPS = (0.5, 0.7)
@@ -38,14 +38,12 @@ def best_overlaps(objects: np.ndarray, boxes: np.ndarray, counts: list[int]) -> 
     return np.stack([overlaps[:, :count].max(1, initial=0.0) for count in counts], 1)
 
 
-def measure_recall(folder: VocFolder, split: str, detector: EdgeDetector, counts: list[int],
-                   recipe: Recipe) -> tuple[int, dict[str, list[float]]]:
+def measure_recall(work: ProposalWork, split: str, counts: list[int]) -> tuple[int, dict[str, list[float]]]:
     """Number of objects, and recall for each count, by IoU."""
-    settings, best = recipe.proposals, []
-    for image_id in progress(folder.image_ids(split), desc="recall", unit="image"):
-        boxes, _ = propose(detector(folder.read_image(image_id)), max(counts), settings.alpha, settings.beta,
-                           settings.eta, settings.min_score)
-        objects = np.array([item.box for item in folder.objects(image_id)], np.int32).reshape(-1, 4)
+    best = []
+    for image_id in progress(work.voc.image_ids(split), desc="recall", unit="image"):
+        boxes, _ = work.propose(work.voc.read_image(image_id))
+        objects = np.array([item.box for item in work.voc.objects(image_id)], np.int32).reshape(-1, 4)
         for some in np.array_split(objects, 1 + len(objects) // OBJECTS_AT_ONCE):
             best.append(best_overlaps(some, boxes, counts))
     found = np.concatenate(best)
@@ -69,10 +67,11 @@ def parse_counts(text: str) -> list[int]:
 def main(options: argparse.Namespace) -> None:
     """Measures, prints the table and writes the JSON file."""
     folder = VocFolder(options.voc_root, VOC_CLASSES)
-    detector = make_detector("auto", options.edge_model)
-    objects, recall = measure_recall(folder, options.split, detector, options.boxes, Recipe())
+    work = ProposalWork(folder, Recipe(proposals=Proposals(source=options.source, count=max(options.boxes))),
+                        options.edge_model)
+    objects, recall = measure_recall(work, options.split, options.boxes)
     images = len(folder.image_ids(options.split))
-    print(f"{detector.name}, {options.split}: {objects} objects in {images} images")
+    print(f"{options.source}, edges: {work.edges}, {options.split}: {objects} objects in {images} images")
     print("boxes     " + "".join(f"{count:>8}" for count in options.boxes))
     for overlap, values in recall.items():
         print(f"IoU {overlap}   " + "".join(f"{value:8.3f}" for value in values))
@@ -80,13 +79,14 @@ def main(options: argparse.Namespace) -> None:
         write_json(options.out, {
             "command": "python -m experiments.proposal_recall --voc-root VOC --split "
                        f"{options.split} --boxes {','.join(map(str, options.boxes))}"
+                       + (f" --source {options.source}" if options.source != "edge_boxes" else "")
                        + (" --edge-model model.yml.gz" if options.edge_model else ""),
             **provenance(),
             "data": {"split": options.split, "images": images, "objects": objects,
                      "list": folder.fingerprint(options.split)},
-            "edge_detector": detector.name,
+            "edge_detector": work.edges,
             "seed": "none: nothing is random",
-            **({} if options.edge_model else {
+            **({} if not work.edges.startswith("gradient") else {
                 "note": "scales and strength of the gradient detector were chosen on 150 images of train.txt with "
                         "their annotation boxes, none of them in instances.txt"}),
             "boxes": options.boxes,
@@ -102,6 +102,7 @@ def parse() -> argparse.ArgumentParser:
     parser.add_argument("--split", default="val", help="list in ImageSets/Segmentation (default: val)")
     parser.add_argument("--boxes", type=parse_counts, default=[10, 50, 200, 1000, 2000],
                         help="numbers of boxes (default: 10,50,200,1000,2000)")
+    parser.add_argument("--source", choices=PROPOSAL_SOURCES, default="edge_boxes", help="default: %(default)s")
     parser.add_argument("--edge-model", type=Path, help="structured-forest model; without it, the gradient detector")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     return parser

@@ -10,19 +10,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from deconvnet.data.dataset import SegmentationDataset
 from deconvnet.data.row_files import Rows, opened, read_outline, read_rows, write_rows
-from deconvnet.data.voc import VocFolder
 from deconvnet.data.windows import object_labels, window_labels, window_picture
-from deconvnet.recipe import PROPOSALS, WINDOWS, Recipe, recipe_to_dict, shaping
+from deconvnet.recipe import WINDOWS, Recipe, recipe_to_dict, shaping, with_added_keys
 from deconvnet.run_contents import changed_images, check_contents, hashes_of
 from deconvnet.run_folder import RunFolder
 from deconvnet.schemas import PartsRecord, read_json
 from deconvnet.support.atomic import remove_leftovers, write_json
 from deconvnet.support.errors import UnknownLabel, UsageError, UserError
 from deconvnet.support.resumable import Arrays, make_parts, part_path, read_part, remove_parts, write_part
-from proposals.edge_boxes import propose
-from proposals.edges import EdgeDetector, make_detector
 from proposals.select import stage1_rows, stage2_rows
+from proposals.sources import ProposalSource, make_source
 
 log = logging.getLogger(__name__)
 
@@ -32,18 +31,24 @@ MASKS_LOOKED_AT = 100  # of a split, before the work begins
 
 @dataclass
 class ProposalWork:
-    """Edges and EdgeBoxes of one image; picklable, so that worker processes can do it, each with its own detector."""
+    """The proposals of one image; picklable, so that worker processes can do it, each with its own source."""
 
-    voc: VocFolder | None  # None: only propose() is called
+    voc: SegmentationDataset | None  # None: only propose() is called
     recipe: Recipe
     model: Path | None
 
     @cached_property
-    def detector(self) -> EdgeDetector:
-        return make_detector(self.recipe.proposals.edges, self.model)
+    def source(self) -> ProposalSource:
+        """What recipe key proposals.source names."""
+        return make_source(self.recipe, self.model)
+
+    @property
+    def edges(self) -> str:
+        """The edge detector's name, as logs and files tell it; "none (SOURCE)" for a source without one."""
+        return self.shaped_by().get("edges", f"none ({self.recipe.proposals.source})")
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in vars(self).items() if name != "detector"}  # OpenCV's forest stays here
+        return {name: value for name, value in vars(self).items() if name != "source"}  # OpenCV's forest stays here
 
     def __call__(self, image_id: str) -> Arrays:
         image = self.voc.read_image(image_id)
@@ -51,20 +56,19 @@ class ProposalWork:
         return {"size": np.array(image.shape[:2], np.int32), "boxes": boxes, "scores": scores}
 
     def propose(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The boxes of an image (RGB uint8) and their objectness, best first."""
-        keys = self.recipe.proposals
-        return propose(self.detector(image), keys.count, keys.alpha, keys.beta, keys.eta, keys.min_score)
+        """The boxes of an image (RGB uint8) and their scores, best first: see ProposalSource."""
+        return self.source(image)
 
     def shaped_by(self) -> dict[str, object]:
         """All that decides what boxes are found."""
-        return {"edges": self.detector.name, **shaping(self.recipe, PROPOSALS)}
+        return self.source.shaped_by()
 
 
 @dataclass
 class WindowWork:
     """The windows of one image, cut and encoded when asked for; picklable."""
 
-    voc: VocFolder
+    voc: SegmentationDataset
     recipe: Recipe
     stage: int
     materialize: bool
@@ -107,9 +111,9 @@ def build_proposals(run: RunFolder, split: str, model: Path | None, workers: int
     """Writes run/proposals/SPLIT.h5, unless it is there whole."""
     voc = run.voc()
     work = ProposalWork(voc, run.recipe, model)
-    attributes = {"format": "proposals", "edges": work.detector.name, "opencv": cv2.__version__}
-    log.info("edge detector: %s", work.detector.name)
-    warn_of_other_edges(run, work.detector.name)
+    attributes = {"format": "proposals", "edges": work.edges, "opencv": cv2.__version__}
+    log.info("proposals: %s, edge detector: %s", run.recipe.proposals.source, work.edges)
+    warn_of_other_edges(run, work.edges)
     _build(run, run.proposals(split), split, work, attributes, work.shaped_by(), workers, on_error)
 
 
@@ -178,7 +182,7 @@ def _existing(run: RunFolder, path: Path, kind: str, fingerprint: str, shaped_by
     if not path.exists():
         return None
     existing = read_rows(path, kind, fingerprint)
-    made_by = existing.attributes["shaped_by"]
+    made_by, shaped_by = map(with_added_keys, (existing.attributes["shaped_by"], shaped_by))
     made_by.pop("windows.balance", None)  # of earlier versions; it is the training's
     differs = [name for name in {**made_by, **shaped_by} if made_by.get(name) != shaped_by.get(name)]
     if differs:
@@ -225,7 +229,7 @@ def _tell(path: Path, kind: str, split: str, classes: list[str]) -> None:
         log.info("windows by class: %s", ", ".join(f"{name} {count}" for name, count in named if count))
 
 
-def _check_some_masks(voc: VocFolder, image_ids: list[str]) -> None:
+def _check_some_masks(voc: SegmentationDataset, image_ids: list[str]) -> None:
     """Raises UnknownLabel when some of the masks have labels that the class list has not."""
     for image_id in image_ids[::max(1, len(image_ids) // MASKS_LOOKED_AT)]:
         try:

@@ -1,10 +1,34 @@
 """EdgeBoxes (Zitnick and Dollar, ECCV 2014): object proposals from an edge map."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 
+from deconvnet.recipe import PROPOSALS, Recipe, shaping
 from deconvnet.support.errors import UsageError
+from proposals.edge_detectors import make_detector
 from proposals.edges import EdgeMap
+
+
+class EdgeBoxes:
+    """The paper's proposals [P 6.1]: see ProposalSource."""
+
+    def __init__(self, recipe: Recipe, edge_model: Path | None) -> None:
+        """Raises as the edge detector of proposals.edges does."""
+        self.recipe = recipe
+        self.detector = make_detector(recipe.proposals.edges, edge_model)
+
+    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The boxes and their objectness."""
+        keys = self.recipe.proposals
+        return propose(self.detector(image), keys.count, keys.alpha, keys.beta, keys.eta, keys.min_score)
+
+    def shaped_by(self) -> dict[str, object]:
+        """See ProposalSource. Without proposals.source, so that the names of score maps that it shapes are as ever."""
+        keys = shaping(self.recipe, PROPOSALS)
+        del keys["proposals.source"]
+        return {"edges": self.detector.name, **keys}
 
 
 def propose(edge_map: EdgeMap, count: int, alpha: float, beta: float, eta: float,

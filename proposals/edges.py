@@ -10,7 +10,6 @@ import hashlib
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -44,14 +43,6 @@ class EdgeMap:
     orientation: np.ndarray
 
 
-class EdgeDetector(Protocol):
-    """Turns an image (RGB uint8, H x W x 3) into its EdgeMap; `name` says which detector made it."""
-
-    name: str
-
-    def __call__(self, image: np.ndarray) -> EdgeMap: ...
-
-
 class GradientDetector:
     """Colour steps in Lab, at several scales."""
 
@@ -66,7 +57,11 @@ class GradientDetector:
 class StructuredDetector:
     """OpenCV's structured forest with the model in a file (.yml or .yml.gz)."""
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path | None) -> None:
+        """Raises UsageError without a file, UserError for one that is no model."""
+        if model is None:
+            raise UsageError("proposals.edges=structured needs the structured-forest model file (model.yml.gz); "
+                             "give its path, or set proposals.edges=gradient")
         _check_model(model)
         self.name = f"structured:{hashlib.sha256(model.read_bytes()).hexdigest()[:12]}"
         self._forest = cv2.ximgproc.createStructuredEdgeDetection(str(model))
@@ -77,20 +72,6 @@ class StructuredDetector:
         padded = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE)
         strength = self._forest.detectEdges(padded.astype(np.float32) / 255)[:height, :width]
         return thinned_edges(np.clip(strength, 0, 1), ridge_orientation(strength))
-
-
-def make_detector(kind: str, model: Path | None) -> EdgeDetector:
-    """The detector of recipe key proposals.edges; `model` is the structured forest's file, or None.
-
-    auto: structured when there is a model file, else gradient. Raises UsageError when structured is asked for
-    without one, UserError when the file is not a model.
-    """
-    if kind == "gradient" or (kind == "auto" and model is None):
-        return GradientDetector()
-    if model is None:
-        raise UsageError("proposals.edges=structured needs the structured-forest model file (model.yml.gz); "
-                         "give its path, or set proposals.edges=gradient")
-    return StructuredDetector(Path(model))
 
 
 def colour_steps(lab: np.ndarray, sigma: float) -> np.ndarray:

@@ -6,6 +6,7 @@ import math
 import sys
 from pathlib import Path
 
+from deconvnet.data.dataset import SegmentationDataset
 from deconvnet.data.voc import VocFolder
 from deconvnet.evaluation.comp6 import pack_comp6
 from deconvnet.evaluation.metrics import ConfusionMatrix
@@ -57,7 +58,7 @@ def main(options: argparse.Namespace) -> None:
         _evaluate(options, voc, image_ids, subset)
 
 
-def _evaluate(options: argparse.Namespace, voc: VocFolder, image_ids: list[str], subset: list[str]) -> None:
+def _evaluate(options: argparse.Namespace, voc: SegmentationDataset, image_ids: list[str], subset: list[str]) -> None:
     remove_leftovers(options.predictions)
     if options.comp6:
         remove_leftovers(options.comp6.parent)

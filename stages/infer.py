@@ -80,8 +80,8 @@ class Source:
     @cached_property
     def _work(self) -> ProposalWork:
         work = ProposalWork(None, self.run.recipe, self.edge_model)
-        log.info("proposals are made as they are needed, edge detector %s", work.detector.name)
-        warn_of_other_edges(self.run, work.detector.name)
+        log.info("proposals are made as they are needed, edge detector %s", work.edges)
+        warn_of_other_edges(self.run, work.edges)
         return work
 
     def token(self) -> str:

@@ -17,10 +17,12 @@ VOC = ("background aeroplane bicycle bird boat bottle bus car cat chair cow dini
 SOURCES = {
     "name": ("paper", "ours"),
     "seed": (0, "ours"),
+    "data.format": ("voc", "P 6.1: PASCAL VOC 2012"),
     "data.classes": (VOC.split(), "P 6.1: PASCAL VOC 2012, 20 classes and background"),
     "data.train_split": ("train_aug", "P 6.1: VOC 2012's and SBD's, the list of merge_sbd"),
     "data.val_split": ("val", "P 6.1: validation images of VOC 2012"),
     "data.least_object_pixels": (16, "ours"),
+    "proposals.source": ("edge_boxes", "P 6.1: edge-box"),
     "proposals.edges": ("auto", "ours"),
     "proposals.count": (2000, "P 6.1: 2,000 object proposals an image"),
     "proposals.alpha": (0.65, "Zitnick"),

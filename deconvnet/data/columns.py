@@ -29,7 +29,7 @@ MOST_SIDE = 1 << 20  # pixels of an image's side: keeps sums of coordinates in 3
 
 SIZES = Column("int32", (2,), 1, MOST_SIDE)  # an entry an image: height, width
 FIRST = Column("int64", (), 0)  # images + 1 entries
-FILES = {"proposals": 1, "windows": 3}  # of those that VocFolder.files names, how many an image's rows are made of
+FILES = {"proposals": 1, "windows": 3}  # of those that a data set's files() names, how many an image's rows are made of
 HASHES = {kind: Column("uint8", (count, 16), 0, 127) for kind, count in FILES.items()}  # texts; an entry an image
 COLUMNS = {  # an entry a row
     "proposals": {

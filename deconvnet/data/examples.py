@@ -15,8 +15,9 @@ from torch.utils.data import Dataset
 from deconvnet.conventions import MEAN_RGB, VOID
 from deconvnet.data.canvas import on_canvas
 from deconvnet.data.columns import CROPS
+from deconvnet.data.dataset import SegmentationDataset
 from deconvnet.data.row_files import Rows
-from deconvnet.data.voc import VocFolder, VocObject
+from deconvnet.data.voc import VocObject
 from deconvnet.data.windows import object_labels, window_labels, window_picture
 from deconvnet.recipe import Recipe
 from deconvnet.support.errors import UserError
@@ -32,7 +33,8 @@ class WindowCrops(Dataset):
     Pictures come from the file where it was materialized, else they are cut from the data set's images.
     """
 
-    def __init__(self, rows: Rows, voc: VocFolder | None, recipe: Recipe, augment: bool, seed: tuple[int, ...]) -> None:
+    def __init__(self, rows: Rows, voc: SegmentationDataset | None, recipe: Recipe, augment: bool,
+                 seed: tuple[int, ...]) -> None:
         if voc is None and not rows.materialized:
             raise UserError(f"{rows.path}: holds no crops, so the data set's images are needed: give --voc-root, or "
                             "build it with --materialize")
@@ -137,7 +139,8 @@ class WindowCrops(Dataset):
 class ImageCanvases(Dataset):
     """Whole images on a square canvas, for FCN. Asked for by (position, index into image_ids)."""
 
-    def __init__(self, voc: VocFolder, image_ids: list[str], side: int, augment: bool, seed: tuple[int, ...]) -> None:
+    def __init__(self, voc: SegmentationDataset, image_ids: list[str], side: int, augment: bool,
+                 seed: tuple[int, ...]) -> None:
         self.voc, self.image_ids, self.side, self.augment, self.seed = voc, image_ids, side, augment, seed
 
     def __len__(self) -> int:

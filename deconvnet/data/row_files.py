@@ -4,7 +4,7 @@ Both hold, in attributes: format, format_version, split, fingerprint (of the cla
 recipe (the keys that shaped the file, JSON). And for the M images: image_ids, sizes (M x 2, height and width), first
 (M + 1: image i's rows are first[i] up to first[i + 1]), hashes (of the contents of the files that they were made of).
 
-    proposals: boxes (N x 4), scores (N); attribute edges, the name of the edge detector
+    proposals: boxes (N x 4), scores (N); attribute edges, the name of the edge detector, or "none (SOURCE)"
     windows:   a dataset for each field of WindowRows; attribute stage; with --materialize also picture and labels,
                the encoded windows warped to windows.warp (bytes of PNGs or JPEGs, and of PNGs, one behind the other),
                and picture_length and labels_length (N)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from deconvnet.data.dataset import SegmentationDataset
 from deconvnet.data.images import read_label_png
 from deconvnet.data.palette import voc_palette
-from deconvnet.data.voc import VocFolder
 from deconvnet.support.atomic import atomic_write
 from deconvnet.support.errors import UserError
 
@@ -17,7 +17,7 @@ MOST_NAME_BYTES = 100  # behind the last slash, in the tar format that the serve
 COMP6_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 
 
-def pack_comp6(voc: VocFolder, predictions: Path, image_ids: list[str], archive: Path) -> None:
+def pack_comp6(voc: SegmentationDataset, predictions: Path, image_ids: list[str], archive: Path) -> None:
     """Packs predictions/ID.png of each image into a gzipped tar, as indexed PNGs with the VOC palette.
 
     Whole or not at all; the same predictions give the same bytes. Raises UserError for a prediction that is missing or
@@ -41,7 +41,7 @@ def pack_comp6(voc: VocFolder, predictions: Path, image_ids: list[str], archive:
             tar.addfile(entry, io.BytesIO(content))
 
 
-def _checked_png(voc: VocFolder, path: Path, image_id: str) -> bytes:
+def _checked_png(voc: SegmentationDataset, path: Path, image_id: str) -> bytes:
     labels = read_label_png(path)
     height, width = voc.read_image(image_id).shape[:2]
     if labels.shape != (height, width):

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from deconvnet.conventions import VOC_CLASSES
+from deconvnet.data.dataset import SegmentationDataset
 from deconvnet.data.images import read_label_png
-from deconvnet.data.voc import VocFolder
 from deconvnet.evaluation.metrics import ConfusionMatrix
 from deconvnet.schemas import PredictionRecord, read_json
 from deconvnet.support.errors import UsageError, UserError
@@ -42,13 +42,12 @@ def check_predictions(folder: Path, image_ids: list[str]) -> None:
                         f"{len(image_ids)} are missing; run stages.infer for this split first")
 
 
-def has_masks(voc: VocFolder, image_ids: list[str]) -> bool:
+def has_masks(voc: SegmentationDataset, image_ids: list[str]) -> bool:
     """Whether any image of the split has a mask; those of the VOC test split are kept by the server."""
-    folders = [voc.root / "SegmentationClass", voc.root / "SegmentationClassAug"]
-    return any((folder / f"{image_id}.png").is_file() for folder in folders for image_id in image_ids)
+    return any(mask for _, mask, _ in voc.files(image_ids))
 
 
-def score(voc: VocFolder, image_ids: list[str], folder: Path) -> ConfusionMatrix:
+def score(voc: SegmentationDataset, image_ids: list[str], folder: Path) -> ConfusionMatrix:
     """The confusion matrix of the predictions in a folder."""
     confusion = ConfusionMatrix(voc.classes)
     for image_id in progress(image_ids, desc="evaluate", unit="image", disable=None):

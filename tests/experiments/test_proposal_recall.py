@@ -53,6 +53,10 @@ def test_the_command_finds_a_plain_rectangle(tmp_path: Path, capsys: pytest.Capt
     result = json.loads(out.read_text())
     assert result["recall"]["0.7"] == [1.0, 1.0] and result["data"]["objects"] == 1
     assert "gradient" in result["edge_detector"] and "IoU 0.5" in capsys.readouterr().out
+    assert run_command(parse(), main, [*arguments, "--source", "grid"]) == 0
+    result = json.loads(out.read_text())
+    assert result["edge_detector"] == "none (grid)" and "--source grid" in result["command"] and "note" not in result
+    assert result["recall"]["0.5"] == [0.0, 1.0]  # the 20 largest have more than twice its size
 
 
 def test_wrong_use_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -88,7 +88,7 @@ OPTIONS: dict[Command, dict[str, list[str]]] = {
         name: [text for text in NUMBERS if text != "4097"] for name in ("--train", "--val", "--seed", "--side")},
     ("experiments.proposal_recall", "--voc-root", VOC, "--split", "val"): {
         "--boxes": [*NUMBERS, "1,2,3", "1," * 300 + "1", "200001"], "--split": STRANGE, "--voc-root": PATHS,
-        "--out": PATHS, "--edge-model": PATHS},
+        "--out": PATHS, "--edge-model": PATHS, "--source": ["grid", *STRANGE]},
     ("stages.inspect", "network"): {"": [*PATHS, *STRANGE], "--recipe": [*PATHS, *STRANGE], "--set": STRANGE},
     IMPORT: {"--to": PATHS, "--kind": STRANGE, "--bn": STRANGE},
     MERGE: {"--voc-root": PATHS, "--sbd-root": PATHS},

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deconvnet.support.errors import UsageError, UserError
+from proposals.edge_detectors import make_detector
 from proposals.edges import (
     FULL_STRENGTH,
     THINNING_RADIUS,
     GradientDetector,
     StructuredDetector,
     colour_steps,
-    make_detector,
     ridge_orientation,
     thinned_edges,
 )

@@ -114,6 +114,20 @@ def test_the_edge_detector(voc: Path, tmp_path: Path, edges: str, model: bool, n
     assert attribute(run / "proposals/val.h5", "edges").startswith(name)
 
 
+def test_the_proposal_source(voc: Path, tmp_path: Path) -> None:
+    """Boxes that the image plays no part in; stage 2 is cut from them."""
+    run = build(tmp_path / "run", voc, "--stage", 2, "--split", "train", **{"proposals.source": "grid"})
+    windows = rows_of(run / "windows/stage2-train.h5")
+    for image_id, rows in rows_of(run / "proposals/train.h5").items():
+        height, width = png(voc, "JPEGImages", image_id).shape[:2]
+        side = 0.9 * (height * width) ** 0.5
+        assert rows["boxes"][0].tolist() == [0, 0, min(round(side), width), min(round(side), height)]
+        assert len(rows["boxes"]) == 60 and rows["scores"] == pytest.approx(1 / np.arange(1, 61))
+        for found, box in zip(windows[image_id]["source"], windows[image_id]["box"].tolist(), strict=True):
+            assert not found or box in rows["boxes"].tolist()
+    assert attribute(run / "proposals/train.h5", "edges") == "none (grid)"
+
+
 @pytest.mark.parametrize("arguments, files", [
     ((), ["proposals/train", "proposals/val", "windows/stage1-train", "windows/stage1-val", "windows/stage2-train",
           "windows/stage2-val"]),
