@@ -214,7 +214,7 @@ import logging, resource, signal, sys, time
 from pathlib import Path
 import torch
 from torch.utils.tensorboard import SummaryWriter
-from deconvnet.checkpoint import save_checkpoint
+from deconvnet.training.checkpoint import save_checkpoint
 from deconvnet.recipe import PROPOSALS, WINDOWS
 from deconvnet.recipe_files import load_recipe
 from stages.cli import make_parser, run_command
