@@ -44,9 +44,17 @@ class CrfPool:
         `most_pending` of them are held at a time, fewer where they are large (PENDING_BYTES). A job that fails raises
         RuntimeError with its key; a process that is killed, BrokenProcessPool.
         """
+        return self._map(_labels, jobs)
+
+    def posteriors(self, jobs: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
+        """The same, but yields (key, posterior), float32 C x H x W, as `dense_crf` returns it."""
+        return self._map(dense_crf, jobs)
+
+    def _map(self, work: Callable[[np.ndarray, np.ndarray, CrfParameters], np.ndarray],
+             jobs: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
         pending: deque[tuple[str, Future]] = deque()
         for key, image, probabilities in jobs:
-            pending.append((key, self._submit(key, image, probabilities)))
+            pending.append((key, self._submit(work, key, image, probabilities)))
             most = max(1, min(self.most_pending, PENDING_BYTES // max(1, probabilities.nbytes)))
             del image, probabilities  # else the last job is held twice while the next one is made
             while pending and (len(pending) >= most or pending[0][1].done()):
@@ -54,9 +62,10 @@ class CrfPool:
         while pending:
             yield _result(*pending.popleft())
 
-    def _submit(self, key: str, image: np.ndarray, probabilities: np.ndarray) -> Future:
+    def _submit(self, work: Callable[[np.ndarray, np.ndarray, CrfParameters], np.ndarray], key: str, image: np.ndarray,
+                probabilities: np.ndarray) -> Future:
         try:
-            return self._executor.submit(_labels, image, probabilities, self.parameters)
+            return self._executor.submit(work, image, probabilities, self.parameters)
         except BrokenProcessPool as error:
             raise _lost(key) from error
 

@@ -1,4 +1,8 @@
-"""DeconvNet (Noh, Hong, Han, ICCV 2015): windows, network, training, aggregation, metrics.
+"""DeconvNet (Noh, Hong, Han, ICCV 2015), reproduced. The public API, of which nothing else is promised:
+
+    Segmenter, Segmentation     labels images (section 5 of the paper): docs/api.md
+    load_recipe(name)           a recipe by its name or file
+    build_network(name, recipe) a network of the registry, its weights drawn
 
 One convention for the whole project, converted only at the edges (Caffe BGR, OpenCV xywh, VOC 1-based):
 
@@ -7,3 +11,31 @@ One convention for the whole project, converted only at the edges (Caffe BGR, Op
 - box: int (x1, y1, x2, y2), 0-based, half-open: pixel columns x1 .. x2 - 1;
 - scores: float32, C x H x W, before the softmax.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deconvnet.models.build import build_network
+    from deconvnet.recipe_files import load_recipe
+    from deconvnet.segmenter import Segmentation, Segmenter
+
+__all__ = ["Segmentation", "Segmenter", "build_network", "load_recipe"]
+
+# Each is imported when it is asked for: the CRF's processes import this package, and have no use for torch.
+_MODULES = {
+    "Segmentation": "deconvnet.segmenter",
+    "Segmenter": "deconvnet.segmenter",
+    "build_network": "deconvnet.models.build",
+    "load_recipe": "deconvnet.recipe_files",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

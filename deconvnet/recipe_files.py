@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from deconvnet.recipe import VERSION, Recipe, recipe_keys
+from deconvnet.recipe import VERSION, Recipe, recipe_keys, with_added_keys
 from deconvnet.recipe_limits import check_text, check_values, short
 from deconvnet.support.atomic import atomic_write
 from deconvnet.support.errors import UsageError
@@ -48,7 +48,27 @@ def load_recipe(name: str | Path, overrides: list[str] | tuple[str, ...] = (), c
         if lost:
             raise UsageError(f"{path}: lacks {len(lost)} recipe keys, {min(lost)} among them: cut short, or of another "
                              "version of this program; put them back, or use another --run folder")
-    return _merge(_merge(Recipe(), loaded, str(path)), _parse_overrides(overrides), "--set")
+    return override(_merge(Recipe(), loaded, str(path)), overrides)
+
+
+def override(recipe: Recipe, overrides: list[str] | tuple[str, ...]) -> Recipe:
+    """The recipe with some keys changed, `key=value` each. Raises UsageError, as load_recipe."""
+    return _merge(recipe, _parse_overrides(overrides), "--set")
+
+
+def recipe_from_dict(values: dict[str, Any], source: str) -> Recipe:
+    """The recipe that a file carries, by dotted names (recipe_to_dict); keys added since then have their defaults.
+
+    source: the file, in messages. Raises UsageError for a key that is unknown or lacking, or a wrong value.
+    """
+    nested = OmegaConf.create()
+    for name, value in with_added_keys(values).items():
+        OmegaConf.update(nested, name, value)
+    lost = sorted(recipe_keys().keys() - _dotted(OmegaConf.to_container(nested)).keys())
+    if lost:
+        raise UsageError(f"{source}: its recipe lacks {lost[0]}: damaged, or of another version of this program; give "
+                         "a recipe")
+    return _merge(Recipe(), nested, source)
 
 
 def _parse_overrides(overrides: list[str] | tuple[str, ...]) -> Any:

@@ -97,7 +97,8 @@ def open_run(options: argparse.Namespace, keeps: tuple[str, ...] = (), needs_ima
     sources = find_sources(root, given_source(root, options.source, begun))
     require_sources(root, sources)
     old = load_recipe(saved, complete=True) if begun else None
-    recipe = _begun_recipe(options, old, keeps) if old else _new_recipe(options, sources, begins)
+    recipe = (_begun_recipe(root, options.recipe, options.set, old, keeps) if old else
+              _new_recipe(options, sources, begins))
     for source in sources:
         check_source(root, recipe, source)
     run = RunFolder(root, recipe, _voc_root(options, root, sources, needs_images), sources)
@@ -120,18 +121,29 @@ def open_run(options: argparse.Namespace, keeps: tuple[str, ...] = (), needs_ima
     return run
 
 
-def _begun_recipe(options: argparse.Namespace, old: Recipe, keeps: tuple[str, ...]) -> Recipe:
+def read_run(root: Path, overrides: Sequence[str] = (), keeps: tuple[str, ...] = ()) -> RunFolder:
+    """A run's folder as it is, for a program that only reads: nothing is written, and its data set may be elsewhere.
+
+    overrides: `key=value` each. keeps: see open_run. Raises UsageError where there is no run.
+    """
+    if not (root / "recipe.yaml").is_file():
+        raise UsageError(f"{root}: no run here: it has no recipe.yaml")
+    old = load_recipe(root / "recipe.yaml", complete=True)
+    run = RunFolder(root, _begun_recipe(root, None, list(overrides), old, keeps), None, find_sources(root))
+    run.recorded = old
+    return run
+
+
+def _begun_recipe(root: Path, name: str | None, overrides: list[str], old: Recipe, keeps: tuple[str, ...]) -> Recipe:
     """The recipe of a run that holds results; raises UsageError where it would change what is kept."""
-    saved = options.run / "recipe.yaml"
-    new = load_recipe(options.recipe or saved, options.set)
+    new = load_recipe(name or root / "recipe.yaml", overrides)
     changed = recipe_difference(recipe_to_dict(old), recipe_to_dict(new))
     free = free_keys(new, keeps)
     fixed = [name for name in changed if name not in free]
     if fixed:
         before, after = changed[fixed[0]]
-        raise UsageError(f"{options.run}: this run's recipe has {fixed[0]} = {before!r}, not {after!r}; use another "
-                         f"--run folder for another recipe (--from {options.run} begins one on this run's proposals "
-                         "and windows)")
+        raise UsageError(f"{root}: this run's recipe has {fixed[0]} = {before!r}, not {after!r}; use another --run "
+                         f"folder for another recipe (--from {root} begins one on this run's proposals and windows)")
     return new
 
 

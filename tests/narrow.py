@@ -81,7 +81,7 @@ class Case:
         """A network's scores of the first image, by this project's functions."""
         model, image = network(kind, recipe, state), self.images[self.first]
         if kind == "fcn8s":
-            return score_image(model, image, recipe, CPU).numpy()
+            return score_image(model, image, recipe, CPU, recipe.fcn.canvas).numpy()
         return score_windows(model, image, scoring_windows(self.boxes[self.first], recipe), recipe, CPU).numpy()
 
     def plain(self, image_id: str, keys: dict, states: dict | None = None) -> dict[str, np.ndarray]:

@@ -18,15 +18,35 @@ def read_rgb(path: Path | str) -> np.ndarray:
     """An RGB uint8 image. Grey, RGBA, 16-bit, rotated by an EXIF mark, cut short: a UserError that says what to do."""
     path = Path(path)
     with _opened(path) as picture:
-        wide = any(";16" in str(tile[3]) for tile in picture.tile)  # Pillow would take the upper 8 bits of 16-bit RGB
-        if picture.mode != "RGB" or wide:
-            depth = "16-bit" if picture.mode.startswith("I") or wide else picture.mode
-            raise UserError(f"{path}: {depth} image; expected 8-bit RGB: convert it, for example with Pillow's "
-                            "convert('RGB')")
-        if picture.getexif().get(EXIF_ORIENTATION, 1) != 1:
-            raise UserError(f"{path}: rotated by an EXIF mark, which masks and boxes do not follow; store the pixels "
-                            "upright, for example with Pillow's ImageOps.exif_transpose")
-        return np.array(picture)
+        return _upright_rgb(picture, str(path))
+
+
+def rgb_of(image: Image.Image | np.ndarray, name: str) -> np.ndarray:
+    """An RGB uint8 array of a PIL image, or of an array that is one. Raises UserError, as read_rgb; name: in it."""
+    if isinstance(image, Image.Image):
+        _check_pixels(name, image.width, image.height)
+        return _upright_rgb(image, name)
+    if not isinstance(image, np.ndarray):
+        raise UserError(f"{name}: a {type(image).__name__}; expected a path, a PIL image, or an array, RGB uint8, "
+                        "height x width x 3")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise UserError(f"{name}: an array of {image.dtype}, shape {image.shape}; expected RGB uint8, height x width x "
+                        "3")
+    _check_pixels(name, image.shape[1], image.shape[0])
+    return np.ascontiguousarray(image)
+
+
+def _upright_rgb(picture: Image.Image, name: str) -> np.ndarray:
+    tiles = getattr(picture, "tile", [])  # of a file; Pillow would take the upper 8 bits of 16-bit RGB
+    wide = any(";16" in str(tile[3]) for tile in tiles)
+    if picture.mode != "RGB" or wide:
+        depth = "16-bit" if picture.mode.startswith("I") or wide else picture.mode
+        raise UserError(f"{name}: {depth} image; expected 8-bit RGB: convert it, for example with Pillow's "
+                        "convert('RGB')")
+    if picture.getexif().get(EXIF_ORIENTATION, 1) != 1:
+        raise UserError(f"{name}: rotated by an EXIF mark, which masks and boxes do not follow; store the pixels "
+                        "upright, for example with Pillow's ImageOps.exif_transpose")
+    return np.array(picture)
 
 
 def read_size(path: Path | str) -> tuple[int, int]:
@@ -55,8 +75,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of a limit above ours
             picture = Image.open(path)
         with picture:
-            if picture.width * picture.height > MOST_PIXELS:
-                raise UserError(_too_large(path, f"{picture.width}x{picture.height}"))
+            _check_pixels(str(path), picture.width, picture.height)
             yield picture
     except Image.DecompressionBombError:
         raise UserError(_too_large(path, f"over {2 * Image.MAX_IMAGE_PIXELS:,} pixels")) from None
@@ -70,6 +89,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise UserError(f"{path}: the file is cut short, damaged or not to be read: {error}") from None
 
 
-def _too_large(path: Path, size: str) -> str:
-    return (f"{path}: {size} is too large; expected at most {MOST_PIXELS / 1e6:.0f} megapixels: shrink it, or cut it "
+def _check_pixels(name: str, width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise UserError(_too_large(name, f"{width}x{height}"))
+
+
+def _too_large(name: Path | str, size: str) -> str:
+    return (f"{name}: {size} is too large; expected at most {MOST_PIXELS / 1e6:.0f} megapixels: shrink it, or cut it "
             "into several")

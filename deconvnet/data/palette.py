@@ -23,6 +23,11 @@ def voc_palette() -> np.ndarray:
     return palette
 
 
+def blended(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """An image (RGB uint8 H x W x 3) with the colours of its labels (uint8 H x W) over it, half and half."""
+    return image // 2 + voc_palette()[labels] // 2
+
+
 def write_label_png(path: Path | str, labels: np.ndarray, made_of: str = "") -> None:
     """Writes a label map (uint8, H x W) as an indexed PNG with the VOC palette, whole or not at all.
 

@@ -9,18 +9,18 @@ def softmax(scores: np.ndarray) -> np.ndarray:
     return torch.softmax(torch.from_numpy(np.asarray(scores, np.float32)), dim=0).numpy()
 
 
-def ensemble(deconvnet: np.ndarray, fcn: np.ndarray, rule: str) -> np.ndarray:
-    """Class probabilities of the two networks together, from their scores (C x H x W).
+def ensemble(scores: np.ndarray, partner: np.ndarray, rule: str) -> np.ndarray:
+    """Class probabilities of the two networks together, from their scores (C x H x W): DeconvNet's and FCN's, say.
 
-    rule: 'mean' of the two probability maps [P 5.2]; 'product': softmax of scores * max(0, FCN's scores) [R].
+    rule: 'mean' of the two probability maps [P 5.2]; 'product': softmax of scores * max(0, the partner's scores) [R].
     """
-    if deconvnet.shape != fcn.shape:
-        raise ValueError(f"score maps of different shapes: {deconvnet.shape} and {fcn.shape}")
+    if scores.shape != partner.shape:
+        raise ValueError(f"score maps of different shapes: {scores.shape} and {partner.shape}")
     if rule == "mean":
-        total = softmax(deconvnet)
-        total += softmax(fcn)
+        total = softmax(scores)
+        total += softmax(partner)
         total /= 2
         return total
-    product = np.maximum(0, np.asarray(fcn, np.float32))
-    product *= np.asarray(deconvnet, np.float32)
+    product = np.maximum(0, np.asarray(partner, np.float32))
+    product *= np.asarray(scores, np.float32)
     return softmax(product)

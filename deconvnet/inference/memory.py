@@ -9,6 +9,8 @@ in the CRF's process 740 to 1,210 for nine photographs of VOC, 670 for a plain i
 from pathlib import Path
 
 from deconvnet.data.images import read_size
+from deconvnet.models.registry import NETWORKS
+from deconvnet.models.spec import WINDOWS
 from deconvnet.recipe import Recipe
 from deconvnet.support.errors import UserError
 
@@ -20,10 +22,11 @@ CRF_FIXED, CRF_MAPS = 300, 10  # bytes a pixel for the lattice, whatever the cla
 def bytes_a_pixel(size: tuple[int, int], recipe: Recipe, networks: list[str], crf: bool) -> float:
     """What a pixel of an image of this size (height, width) takes, in bytes, in the process that takes most.
 
-    networks: 'deconvnet', 'fcn8s' or both. crf: each CRF process takes as much.
+    networks: one or two of NETWORKS. crf: each CRF process takes as much.
     """
     maps = 2.0  # scores and probabilities
-    if "deconvnet" in networks:  # the map, and the scores of the largest window there can be, resized to it
+    if any(NETWORKS[name].examples(recipe) == WINDOWS for name in networks):
+        # the map, and the scores of the largest window there can be, resized to it
         share = recipe.windows.enlarge**2 * (max(size) / min(size) if recipe.windows.shape == "square" else 1)
         maps = max(maps, 1 + share * (1 + recipe.runtime.channels_last))  # torch resizes these into a second copy
     if len(networks) == 2:
@@ -34,13 +37,18 @@ def bytes_a_pixel(size: tuple[int, int], recipe: Recipe, networks: list[str], cr
 
 
 def check_memory(path: Path, recipe: Recipe, networks: list[str], crf: bool) -> None:
-    """Raises UserError when the labelling of an image would take more than infer.most_gigabytes."""
-    height, width = read_size(path)
+    """Raises UserError when the labelling of an image file would take more than infer.most_gigabytes."""
+    check_size(str(path), read_size(path), recipe, networks, crf)
+
+
+def check_size(name: str, size: tuple[int, int], recipe: Recipe, networks: list[str], crf: bool) -> None:
+    """The same of an image of this size (height, width). name: in the message."""
+    height, width = size
     most, pixel = recipe.infer.most_gigabytes, bytes_a_pixel((height, width), recipe, networks, crf)
     need = height * width * pixel / 1e9
     if need > most:
         how = f"{len(recipe.data.classes)} classes{' and --crf' if crf else ''}"
-        raise UserError(f"{path}: {width}x{height} is {height * width / 1e6:.1f} megapixels; with {how} that takes "
+        raise UserError(f"{name}: {width}x{height} is {height * width / 1e6:.1f} megapixels; with {how} that takes "
                         f"{need:.1f} GB of memory, and infer.most_gigabytes={most:g} allows {most * 1e3 / pixel:.1f} "
                         f"megapixels: shrink the image{', leave out --crf' if crf else ''} or, where there is the "
                         f"memory, --set infer.most_gigabytes={need + 1:.0f}")

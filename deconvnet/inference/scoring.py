@@ -1,4 +1,4 @@
-"""From an image to a score map: DeconvNet over windows (section 5), FCN over the whole image."""
+"""From an image to a score map: over windows, as DeconvNet (section 5), or over the whole image, as FCN."""
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ def scoring_windows(boxes: np.ndarray, recipe: Recipe) -> np.ndarray:
 @torch.inference_mode()
 def score_windows(model: nn.Module, image: np.ndarray, windows: np.ndarray, recipe: Recipe,
                   device: torch.device) -> Tensor:
-    """DeconvNet's aggregated scores of an image, float32 C x H x W on the device.
+    """The aggregated scores of an image by a network that sees windows, float32 C x H x W on the device.
 
     image: RGB uint8 H x W x 3; windows: int32 N x 4, may leave the image. They pass through the network
     infer.window_batch at a time, in their own order.
@@ -45,14 +45,13 @@ def score_windows(model: nn.Module, image: np.ndarray, windows: np.ndarray, reci
 
 
 @torch.inference_mode()
-def score_image(model: nn.Module, image: np.ndarray, recipe: Recipe, device: torch.device) -> Tensor:
-    """FCN's scores of an image, float32 C x H x W on the device.
+def score_image(model: nn.Module, image: np.ndarray, recipe: Recipe, device: torch.device, side: int) -> Tensor:
+    """The scores of an image by a network that sees it whole, as FCN does: float32 C x H x W on the device.
 
-    The image stands in the top left corner of FCN's canvas, with zeros around it once the mean is off, and the scores
-    are cut back [R]; a larger image is shrunk to the canvas and its scores are enlarged again.
+    side: of its canvas. The image stands in the canvas's top left corner, with zeros around it once the mean is off,
+    and the scores are cut back [R]; a larger image is shrunk to the canvas and its scores are enlarged again.
     """
     height, width = image.shape[:2]
-    side = recipe.fcn.canvas
     rows, columns = canvas_size(height, width, side)
     pictures = torch.from_numpy(MEAN_RGB)[None, :, None, None].repeat(1, 1, side, side)
     pictures[0, :, :rows, :columns] = torch.from_numpy(

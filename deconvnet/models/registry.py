@@ -39,6 +39,11 @@ def training_specs(recipe: Recipe) -> dict[str, TrainingSpec]:
     return {training.name: training for spec in NETWORKS.values() for training in spec.trainings(recipe)}
 
 
+def partners() -> dict[str, str]:
+    """The networks that another one may be in an ensemble with, by their name for --ensemble: {"fcn": "fcn8s"}."""
+    return {spec.partner: spec.name for spec in NETWORKS.values() if spec.partner}
+
+
 def sections_of_others(name: str) -> tuple[str, ...]:
     """Prefixes of the recipe keys in other networks' own sections."""
     own = NETWORKS[name].recipe_section

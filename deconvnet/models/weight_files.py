@@ -56,14 +56,33 @@ def read_safetensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             told = file.metadata() or {}
     except (SafetensorError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not a whole safetensors file ({_first_line(error)}): make or fetch it again"
-                        ) from None
+        raise _not_whole(path, error) from None
     text = told.get(METADATA_KEY, "{}")
     if DIGEST_KEY in told and told[DIGEST_KEY] != _digest(tensors, text):
         raise UserError(f"{path}: damaged: its SHA-256 is not the one written with it: make or fetch it again")
-    about = checked(NetworkAbout, text.encode(), path, f"its {METADATA_KEY!r} metadata should be a JSON object as this "
-                                                       "program writes it: make or fetch the file again")
-    return tensors, about.model_dump(exclude_unset=True)
+    return tensors, _about(path, told)
+
+
+def read_metadata(path: Path | str) -> dict[str, Any]:
+    """The metadata alone, as read_safetensors gives it, without reading the tensors or the digest over them."""
+    path = existing(path)
+    try:
+        with safe_open(path, framework="np") as file:
+            told = file.metadata() or {}
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise _not_whole(path, error) from None
+    return _about(path, told)
+
+
+def _not_whole(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: not a whole safetensors file ({_first_line(error)}): make or fetch it again")
+
+
+def _about(path: Path, told: dict[str, str]) -> dict[str, Any]:
+    about = checked(NetworkAbout, told.get(METADATA_KEY, "{}").encode(), path,
+                    f"its {METADATA_KEY!r} metadata should be a JSON object as this program writes it: make or fetch "
+                    "the file again")
+    return about.model_dump(exclude_unset=True)
 
 
 def _digest(tensors: Mapping[str, Tensor | np.ndarray], text: str) -> str:

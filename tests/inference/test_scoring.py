@@ -158,7 +158,7 @@ def test_fcn_sees_the_image_in_the_corner_and_nothing_around() -> None:
             return super().forward(pictures)
 
     image = picture(40, 30)
-    scores = score_image(Seeing(), image, small_recipe("fcn.canvas=64"), CPU)
+    scores = score_image(Seeing(), image, small_recipe(), CPU, 64)
     expected = np.zeros((3, 64, 64))  # minus the mean, then zeros [R]
     expected[:, :40, :30] = image.transpose(2, 0, 1) - MEAN[:, None, None]
     np.testing.assert_allclose(shown[0][0], expected, atol=1e-4)
@@ -171,6 +171,6 @@ def test_fcn_on_a_larger_image(height: int, width: int) -> None:
     """Shrunk to the canvas and back: a smooth image comes back as it was, at its own size."""
     ys, xs = np.mgrid[:height, :width]
     image = np.stack([ys * 250 / height, xs * 250 / width, (ys + xs) * 125 / (height + width) + 50], axis=2)
-    scores = score_image(Colours(), image.astype(np.uint8), small_recipe("fcn.canvas=64"), CPU).numpy()
+    scores = score_image(Colours(), image.astype(np.uint8), small_recipe(), CPU, 64).numpy()
     assert scores.shape == (4, height, width)
     assert np.abs(scores[1:] + MEAN[:, None, None] - image.transpose(2, 0, 1)).max() < 8

@@ -10,10 +10,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from deconvnet.data.synthetic import generate
+from deconvnet.inference.networks import ImageScorer
+from deconvnet.inference.predictions import Prediction, prediction_settings
+from deconvnet.inference.saved_scores import SavedScores
 from deconvnet.recipe import (
     CHECKPOINTS,
     CRF_LABELS,
@@ -34,7 +38,6 @@ from deconvnet.support.errors import UserError
 from deconvnet.training.checkpoint import load_checkpoint, save_checkpoint
 from proposals.build import ProposalWork, build_proposals, build_windows
 from stages import bn_statistics, infer, train
-from stages.infer import Scorer
 
 KEYS = tuple(recipe_keys())
 ARITHMETIC = {"runtime.precision", "runtime.channels_last", "runtime.compile"}
@@ -116,8 +119,8 @@ def scores_name(tmp_path: Path) -> Any:
 
     def name(kind: str, recipe: Recipe, proposals: str = "built in", content: bytes = b"weights") -> str:
         weights.write_bytes(content)
-        source = SimpleNamespace(token=lambda: proposals, split="val")
-        return Scorer(RunFolder(tmp_path, recipe, None), source, kind, weights, "cpu").name
+        source = SimpleNamespace(shaped_by=lambda: {"proposals": proposals})
+        return SavedScores(source, ImageScorer(kind, weights, recipe)).name
 
     return name
 
@@ -133,16 +136,19 @@ def test_what_names_score_maps(kind: str, telling: set[str], scores_name: Any) -
     assert (scores_name(kind, recipe, proposals="structured") != usual) == (kind == "deconvnet")
 
 
+# Label maps: how many networks' scores they are made of, and whether the CRF's.
+LABELS = {"labels": (1, False), "CRF labels": (1, True), "ensemble's labels": (2, False),
+          "ensemble's CRF labels": (2, True)}
 # What each thing that a key may shape makes stale, by hand.
 STALE = {
-    PROPOSALS: {"proposals", "checkpoint", "deconvnet"},
+    PROPOSALS: {"proposals", "checkpoint", "deconvnet", *LABELS},
     WINDOWS: {"windows", "checkpoint"},
     CHECKPOINTS: {"checkpoint"},
     NETWORKS: set(),  # stages.bn_statistics makes it again; its scores go by the file's hash
-    SCORES: {"deconvnet", "fcn8s"},
-    WINDOW_SCORES: {"deconvnet"},
-    ENSEMBLE_LABELS: set(),
-    CRF_LABELS: set(),
+    SCORES: {"deconvnet", "fcn8s", *LABELS},
+    WINDOW_SCORES: {"deconvnet", *LABELS},
+    ENSEMBLE_LABELS: {"ensemble's labels", "ensemble's CRF labels"},
+    CRF_LABELS: {"CRF labels", "ensemble's CRF labels"},
 }
 
 
@@ -185,10 +191,15 @@ def test_a_new_key_makes_stale_what_is_made_with_it(section: str, shaped: str, i
         except UserError as error:
             assert f"{section}.new" in str(error)
             stale.add(name)
-    for kind in ("deconvnet", "fcn8s"):
-        tokens = {scores_name(kind, recipe, json.dumps(ProposalWork(None, recipe, None).shaped_by()))
-                  for recipe in (one, other)}
-        stale |= {kind} if len(tokens) == 2 else set()
+    names = {kind: [scores_name(kind, recipe, json.dumps(ProposalWork(None, recipe, None).shaped_by()))
+                    for recipe in (one, other)] for kind in ("deconvnet", "fcn8s")}
+    stale |= {kind for kind, (first, second) in names.items() if first != second}
+    for name, (networks, crf) in LABELS.items():
+        before, now = (prediction_settings(recipe, "maps", "val", [*scores[:networks]], crf)
+                       for recipe, scores in zip((one, other), zip(*names.values(), strict=True), strict=True))
+        Prediction(run.root / name, before, {}, True).write("a", "", np.zeros((2, 2), np.uint8), None)
+        assert not Prediction(run.root / name, before, {}, True).stale
+        stale |= {name} if Prediction(run.root / name, now, {}, True).stale else set()
     assert stale == STALE[shaped]
     keeps = (PROPOSALS, WINDOWS, CHECKPOINTS, NETWORKS)
     assert (f"{section}.new" in free_keys(one, keeps)) == (shaped not in keeps)

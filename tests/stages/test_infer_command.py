@@ -110,7 +110,7 @@ def probabilities(folder: Path, image: np.ndarray, recipe: Recipe) -> tuple[np.n
                       for name, kind in (("stage2", "deconvnet"), ("fcn8s", "fcn8s")))
     boxes = ProposalWork(None, recipe, None).propose(image)[0]
     scores = (score_windows(deconvnet, image, scoring_windows(boxes, recipe), recipe, CPU),
-              score_image(fcn, image, recipe, CPU))
+              score_image(fcn, image, recipe, CPU, recipe.fcn.canvas))
     one, other = (softmax(each.numpy().astype(np.float16).astype(float)) for each in scores)
     return one, other
 

@@ -9,7 +9,10 @@ import pytest
 
 from deconvnet.data.downloads import Remote, fetch
 from deconvnet.data.synthetic import generate
+from deconvnet.inference.saved_scores import SavedScores
+from deconvnet.inference.sources import Source
 from deconvnet.recipe_files import load_recipe, save_recipe
+from deconvnet.segmenter import Segmenter
 from deconvnet.support.errors import UserError
 from deconvnet.support.locks import held
 from stages import bn_statistics, build_proposals, evaluate, infer, train
@@ -91,9 +94,9 @@ def test_what_a_killed_command_left_goes(name: str, folder: str, run: Path, voc:
     if "NETWORK" in folder:  # its name tells how the score maps are made
         arguments = infer.parse().parse_args(["--run", str(run), "--device", "cpu"])
         opened = infer.open_run(arguments)
-        scorer = infer.Scorer(opened, infer.Source(opened, arguments), "deconvnet", run / "stage2/network.safetensors",
-                              "cpu")
-        folder = str(scorer.folder.relative_to(run))
+        segmenter = Segmenter.of(opened)
+        (network,) = segmenter.networks
+        folder = str(SavedScores(Source(opened, segmenter.proposer), network).folder.relative_to(run))
     (run / folder).mkdir(parents=True, exist_ok=True)
     (run / folder / LEFT).touch()
     status(name, run, voc)

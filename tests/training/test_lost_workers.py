@@ -17,6 +17,7 @@ from torch.utils.data import dataloader
 
 from crf.dense import CrfParameters
 from crf.pool import CrfPool
+from deconvnet import labelling
 from deconvnet.data.examples import WindowCrops
 from deconvnet.data.row_files import Rows
 from deconvnet.support.errors import LostWorker, UserError
@@ -26,7 +27,6 @@ from deconvnet.training import loading
 from deconvnet.training import trainer as training_module
 from deconvnet.training.loading import load
 from deconvnet.training.trainer import Training
-from stages import infer
 from tests.training import test_trainer
 from tests.training.test_trainer import make_training, small_recipe
 
@@ -229,8 +229,8 @@ def test_infer_tells_of_a_killed_process(monkeypatch: pytest.MonkeyPatch) -> Non
             yield "a", np.zeros(1)
             raise BrokenProcessPool("dense CRF of b: its process was killed")
 
-    monkeypatch.setattr(infer, "CrfPool", Pool)
-    found = infer._labelled(SimpleNamespace(recipe=small_recipe()), iter([]), SimpleNamespace(crf=True, workers=3))
+    monkeypatch.setattr(labelling, "CrfPool", Pool)
+    found = labelling._labelled(SimpleNamespace(crf=True, crf_parameters=CrfParameters()), iter([]), 3)
     assert next(found)[0] == "a"
     with pytest.raises(LostWorker, match=r"dense CRF of b: its process was killed: most likely the memory"):
         next(found)

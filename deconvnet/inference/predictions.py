@@ -1,0 +1,72 @@
+"""Label maps in a folder: which are there, made in which way, and how another is written beside them."""
+
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from deconvnet.data.palette import blended, label_png_made_of, write_label_png
+from deconvnet.recipe import CRF_LABELS, ENSEMBLE_LABELS, Recipe, shaping
+from deconvnet.schemas import PredictionRecord, read_json
+from deconvnet.support.atomic import atomic_write, write_json
+from deconvnet.support.errors import UsageError, UserError
+
+log = logging.getLogger(__name__)
+
+
+def prediction_settings(recipe: Recipe, name: str, split: str | None, scores: list[str], crf: bool) -> dict:
+    """What tells label maps made in one way from those made in another.
+
+    name: the prediction's, deconvnet-max-fcn-crf say (its key is "row", as in folders made before). split: None for
+    files. scores: the names of the score maps that they are made of, one a network.
+    """
+    return {"row": name, "split": split, "scores": scores,
+            **(shaping(recipe, ENSEMBLE_LABELS) if len(scores) == 2 else {}),
+            **(shaping(recipe, CRF_LABELS) if crf else {})}
+
+
+class Prediction:
+    """A folder of label maps made in one way; maps made in another way are not mixed in."""
+
+    def __init__(self, folder: Path, settings: dict, record: dict, replace_others: bool) -> None:
+        """settings: what tells one way from another; record: what else is written down beside the maps.
+
+        replace_others: maps that were made in another way give place to the first new one; else they are an error.
+        """
+        self.folder, self.marker = folder, folder / "settings.json"
+        self.record = {"settings": settings, **record}
+        found = read_json(self.marker, PredictionRecord).settings if self.marker.exists() else None
+        made = found.model_dump() if found else None
+        self.stale = made != settings and (made is not None or any(folder.glob("*.png")))
+        if self.stale and not replace_others:
+            raise UsageError(f"{folder}: holds label maps that were made with other settings, of other images perhaps: "
+                             "give another --out folder, or remove this one")
+        if self.stale:
+            log.info("%s: was made with other settings; made anew", folder)
+
+    def has(self, image_id: str, made_of: str, overlay: bool) -> bool:
+        """Whether an image's label map is there, made in this way of this content; with its overlay, if wanted."""
+        return (not self.stale and self._png(image_id).is_file() and label_png_made_of(self._png(image_id)) == made_of
+                and (self._overlay(image_id).is_file() or not overlay))
+
+    def write(self, image_id: str, made_of: str, labels: np.ndarray, image: np.ndarray | None) -> None:
+        """Writes labels (uint8 H x W), and blended with the image, where one is given, as an overlay."""
+        if self.stale:  # only now, when a new one is at hand
+            for path in [*self.folder.glob("*.png"), *self.folder.glob("overlays/*.jpg"), self.folder / "metrics.json",
+                         self.marker]:
+                path.unlink(missing_ok=True)
+            self.stale = False
+        if not self.marker.is_file():
+            write_json(self.marker, self.record)
+        if image is not None:
+            with atomic_write(self._overlay(image_id)) as temporary:
+                if not cv2.imwrite(str(temporary), blended(image, labels)[..., ::-1]):
+                    raise UserError(f"{self._overlay(image_id)}: cannot be written; is the disk full?")
+        write_label_png(self._png(image_id), labels, made_of)
+
+    def _png(self, image_id: str) -> Path:
+        return self.folder / f"{image_id}.png"
+
+    def _overlay(self, image_id: str) -> Path:
+        return self.folder / "overlays" / f"{image_id}.jpg"

@@ -1,0 +1,265 @@
+"""Section 5 of the paper as an object.
+
+    image -> proposals -> windows -> scores -> aggregate -> ensemble -> CRF -> labels
+
+What stages.infer, a notebook, a web server and a worker on another machine all call.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from crf.dense import CrfParameters, dense_crf
+from crf.pool import CrfPool
+from deconvnet.data.images import read_rgb, rgb_of
+from deconvnet.data.palette import blended
+from deconvnet.inference.memory import check_memory, check_size
+from deconvnet.inference.networks import ImageScorer, weights_of_run
+from deconvnet.inference.score_files import check_finite
+from deconvnet.inference.weight_choice import networks_of_files
+from deconvnet.models.registry import NETWORKS as NETWORK_SPECS
+from deconvnet.models.registry import partners
+from deconvnet.recipe import CHECKPOINTS, NETWORKS, PROPOSALS, WINDOWS, Recipe
+from deconvnet.recipe_files import override
+from deconvnet.run_folder import RunFolder, read_run
+from deconvnet.support.errors import LostWorker, UsageError
+from deconvnet.support.workers import check_workers
+from proposals.build import ProposalWork, warn_of_other_edges
+
+log = logging.getLogger(__name__)
+
+# torch is imported where it is used, not above: the CRF's processes import this module.
+KEPT = (PROPOSALS, WINDOWS, CHECKPOINTS, NETWORKS)  # of a run, while its images are labelled
+GIVEN = "the image given"  # the name, in messages, of one that is no file
+
+ImageLike = str | Path | Image.Image | np.ndarray
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What an image shows, pixel by pixel.
+
+    labels: uint8 H x W, indices into class_names; the most probable class. probabilities: float32 C x H x W in 0 .. 1,
+    which sum to one over the classes: with the CRF its posterior, else the network's or the ensemble's. proposals:
+    int32 N x 4, x1, y1, x2, y2, 0-based, half-open, best first, of which the best infer.proposals became windows; N is
+    0 where no network sees windows. class_names: C names, 0 is background. image: what was labelled, RGB uint8
+    H x W x 3.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    proposals: np.ndarray
+    class_names: tuple[str, ...]
+    image: np.ndarray
+
+    def overlay(self) -> np.ndarray:
+        """The image with the labels' colours (VOC's) over it, half and half: RGB uint8 H x W x 3."""
+        return blended(self.image, self.labels)
+
+
+class Proposer:
+    """Proposals of images that have none in a file; how they are made is settled with the first image."""
+
+    def __init__(self, recipe: Recipe, edge_model: Path | None, run: RunFolder | None) -> None:
+        """run: whose proposals so far are compared, if any: the networks were trained on windows made of them."""
+        self.recipe, self.edge_model, self.run = recipe, edge_model, run
+
+    @cached_property
+    def _work(self) -> ProposalWork:
+        work = ProposalWork(None, self.recipe, self.edge_model)
+        log.info("proposals are made as they are needed, edge detector %s", work.edges)
+        if self.run:
+            warn_of_other_edges(self.run, work.edges)
+        return work
+
+    def open(self) -> None:
+        """Reads the edge model, if there is one. Raises UserError for a file that is none."""
+        _ = self._work
+
+    def boxes(self, image: np.ndarray) -> np.ndarray:
+        """The boxes of an image (RGB uint8 H x W x 3), int32 N x 4, best first."""
+        return self._work.propose(image)[0]
+
+    def shaped_by(self) -> dict[str, object]:
+        """All that decides what boxes are found."""
+        return self._work.shaped_by()
+
+
+class Segmenter:
+    """Labels images with DeconvNet or another network of the registry, alone or in an ensemble, with or without CRF.
+
+    Threads may share one: they take turns at the proposals and networks, and run the CRF each for itself. Pickled, it
+    holds its choices and the absolute paths of its files, not what is in them; the other process opens them itself.
+    Processes are to be spawned, not forked, once an image was labelled: torch's threads do not survive a fork.
+    """
+
+    def __init__(self, recipe: Recipe, networks: Sequence[ImageScorer], crf: bool = False,
+                 edge_model: Path | None = None, run: RunFolder | None = None) -> None:
+        """networks: one, or the two of an ensemble. Use from_run or from_weights."""
+        self.recipe, self.networks, self.crf = recipe, tuple(networks), crf
+        self.proposer = Proposer(recipe, edge_model, run)
+        self._turn = threading.Lock()
+
+    def __reduce__(self) -> tuple:
+        edge_model = self.proposer.edge_model
+        return type(self), (self.recipe, self.networks, self.crf, edge_model.resolve() if edge_model else None)
+
+    @classmethod
+    def from_run(cls, run: Path | str, model: str = "deconvnet", ensemble: str | None = None, crf: bool = False,
+                 device: str = "auto", aggregate: str | None = None, edge_model: Path | str | None = None,
+                 set: Sequence[str] = ()) -> "Segmenter":
+        """With the networks that a run trained; the run's folder is read, and nothing is written into it.
+
+        model, ensemble, crf, device, aggregate, edge_model, set: as --model, --ensemble, ... of stages.infer; the
+        proposals are made anew, never read. Raises UsageError for a run, network or recipe key that is not there.
+        """
+        return cls.of(read_run(Path(run), set, KEPT), model, ensemble, crf, device, aggregate,
+                      Path(edge_model) if edge_model else None)
+
+    @classmethod
+    def of(cls, run: RunFolder, model: str = "deconvnet", ensemble: str | None = None, crf: bool = False,
+           device: str = "auto", aggregate: str | None = None, edge_model: Path | None = None,
+           weights: Mapping[str, Path | None] | None = None) -> "Segmenter":
+        """The same of an opened run. weights: files to take instead of the run's, by network."""
+        if model not in NETWORK_SPECS:
+            raise UsageError(f"model {model!r}: expected one of {', '.join(NETWORK_SPECS)}")
+        if aggregate:
+            run.recipe = override(run.recipe, [f"infer.aggregate={aggregate}"])
+        kinds = [model] if ensemble in (None, "none") else [model, _partner(ensemble)]
+        if len({*kinds}) < len(kinds):
+            raise UsageError(f"ensemble {ensemble!r} is {model} itself: expected another network")
+        networks = [ImageScorer(kind, weights_of_run(run, kind, (weights or {}).get(kind)), run.recipe, device)
+                    for kind in kinds]
+        return cls(run.recipe, networks, crf, edge_model, run)
+
+    @classmethod
+    def from_weights(cls, weights: Path | str, partner_weights: Path | str | None = None,
+                     recipe: Recipe | Path | str | None = None, crf: bool = False, device: str = "auto",
+                     aggregate: str | None = None, edge_model: Path | str | None = None,
+                     set: Sequence[str] = ()) -> "Segmenter":
+        """With networks in files: stages.train's, stages.import_caffe's, or a published one that the registry reads.
+
+        partner_weights: the second one of an ensemble (FCN-8s's). recipe: a recipe, its name or file; None: the one
+        that the file of stages.train carries, so that it stands alone. set: keys changed over it. The rest as for
+        from_run. Raises UserError for a file that is no network, UsageError where a recipe is needed.
+        """
+        paths = [Path(path) for path in (weights, partner_weights) if path]
+        kinds, recipe = networks_of_files(paths, recipe)
+        recipe = override(recipe, [*set, *([f"infer.aggregate={aggregate}"] if aggregate else [])])
+        networks = [ImageScorer(kind, path, recipe, device) for kind, path in zip(kinds, paths, strict=True)]
+        return cls(recipe, networks, crf, Path(edge_model) if edge_model else None)
+
+    @property
+    def name(self) -> str:
+        """The prediction's, as stages.infer names its folder: deconvnet-max-fcn-crf."""
+        both = [self.networks[0].name, *(one.spec.partner for one in self.networks[1:])]
+        return "-".join([*both, *(["crf"] if self.crf else [])])
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes' names; 0 is background."""
+        return tuple(self.recipe.data.classes)
+
+    @property
+    def crf_parameters(self) -> CrfParameters:
+        """Of the recipe's section crf."""
+        return CrfParameters(**asdict(self.recipe.crf))
+
+    def load(self) -> "Segmenter":
+        """Opens the networks and the edge model now, not with the first image. Raises UserError for what is wrong."""
+        with self._turn:
+            if any(network.sees_windows for network in self.networks):
+                self.proposer.open()
+            for network in self.networks:
+                network.open()
+        return self
+
+    def __call__(self, image: ImageLike) -> Segmentation:
+        """Labels one image: a path, a PIL image or an array, 8-bit RGB and upright (an array: uint8 H x W x 3).
+
+        Raises UserError, one line, for an image that is something else, damaged, or larger than
+        infer.most_gigabytes allows.
+        """
+        picture, boxes, probabilities = self._before_crf(image)
+        if self.crf:
+            probabilities = dense_crf(picture, probabilities, self.crf_parameters)
+        return self._segmentation(picture, boxes, probabilities)
+
+    def segment_many(self, images: Iterable[ImageLike], workers: int = 0) -> Iterator[Segmentation]:
+        """Labels images one by one, in their order, as they are asked for; the first that is wrong raises and ends it.
+
+        workers: processes that the CRF runs in beside the network, which then is a few images ahead (a program that
+        asks for them has its `if __name__ == "__main__":`); 0: in this one. Raises LostWorker for one that was killed.
+        """
+        check_workers(workers, least=0)
+        return self._many_with_pool(images, workers) if self.crf and workers else map(self, images)
+
+    def _many_with_pool(self, images: Iterable[ImageLike], workers: int) -> Iterator[Segmentation]:
+        ahead: deque[tuple[np.ndarray, np.ndarray]] = deque()
+
+        def jobs() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+            for number, image in enumerate(images):
+                picture, boxes, probabilities = self._before_crf(image)
+                ahead.append((picture, boxes))
+                yield _name(image, number), picture, probabilities
+
+        with CrfPool(self.crf_parameters, workers) as pool:
+            try:
+                for _, posterior in pool.posteriors(jobs()):
+                    yield self._segmentation(*ahead.popleft(), posterior)
+            except BrokenProcessPool as error:
+                raise LostWorker(str(error), "workers") from None
+
+    def _before_crf(self, image: ImageLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The image as an array, its proposals, and the networks' probabilities."""
+        kinds, name = [network.kind for network in self.networks], _name(image)
+        if isinstance(image, str | Path):
+            check_memory(Path(image), self.recipe, kinds, self.crf)
+            picture = read_rgb(image)
+        else:
+            picture = rgb_of(image, name)
+            check_size(name, picture.shape[:2], self.recipe, kinds, self.crf)
+        boxes = np.zeros((0, 4), np.int32)
+        with self._turn:
+            if any(network.sees_windows for network in self.networks):
+                boxes = self.proposer.boxes(picture)
+            scores = [network(name, picture, lambda: boxes) for network in self.networks]
+            for one in scores:
+                check_finite(one, name)
+            return picture, boxes, self.probabilities(scores)
+
+    def probabilities(self, scores: Sequence[np.ndarray]) -> np.ndarray:
+        """Class probabilities, float32 C x H x W, of the scores of each of the networks, before the CRF."""
+        from deconvnet.inference.ensemble import ensemble, softmax
+
+        return ensemble(*scores, self.recipe.infer.ensemble_rule) if len(scores) == 2 else softmax(scores[0])
+
+    def _segmentation(self, picture: np.ndarray, boxes: np.ndarray, probabilities: np.ndarray) -> Segmentation:
+        return Segmentation(most_probable(probabilities), probabilities, boxes, self.class_names, picture)
+
+
+def most_probable(probabilities: np.ndarray) -> np.ndarray:
+    """Labels, uint8 H x W, of class probabilities C x H x W."""
+    return probabilities.argmax(0).astype(np.uint8)
+
+
+def _partner(name: str) -> str:
+    known = partners()
+    if name not in known:
+        raise UsageError(f"ensemble {name!r}: expected one of {', '.join(known)}, or none")
+    return known[name]
+
+
+def _name(image: ImageLike, number: int | None = None) -> str:
+    """An image's name in messages."""
+    if isinstance(image, str | Path):
+        return str(image)
+    return GIVEN if number is None else f"image {number}"
