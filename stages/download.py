@@ -1,4 +1,4 @@
-"""python -m stages.download: fetches VOC 2012, SBD, the structured-edge model and the VGG16 weights."""
+"""`python -m stages.download`: fetches VOC 2012, SBD, the structured-edge model and the VGG16 weights."""
 
 import argparse
 import logging

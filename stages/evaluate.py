@@ -1,4 +1,4 @@
-"""Scores label maps against the masks of a split: `python -m stages.evaluate --help`."""
+"""`python -m stages.evaluate`: scores label maps against the masks of a split."""
 
 import argparse
 import logging

@@ -1,4 +1,4 @@
-"""python -m stages.merge_sbd: makes the split train_aug from VOC 2012 and SBD."""
+"""`python -m stages.merge_sbd`: makes the split train_aug from VOC 2012 and SBD."""
 
 import argparse
 import sys
