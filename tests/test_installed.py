@@ -10,17 +10,28 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from deconvnet import build_network, load_recipe
+from deconvnet.models.network_files import save_network
+from deconvnet.recipe_files import save_recipe
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("deconvnet", "proposals", "stages", "crf", "experiments")
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which pip installed the project, without its dependencies and without the network."""
-    source, target = (tmp_path_factory.mktemp(name) for name in ("source", "target"))
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what the project is installed from: setuptools leaves folders of its own there."""
+    source = tmp_path_factory.mktemp("source")
     shutil.copy(ROOT / "pyproject.toml", source)
     for name in PACKAGES:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return source
+
+
+@pytest.fixture(scope="module")
+def installed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which pip installed the project, without its dependencies and without the network."""
+    target = tmp_path_factory.mktemp("target")
     done = subprocess.run([sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--no-index",
                            "--target", target, source], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -62,3 +73,65 @@ def test_commands_of_both_folders_run_where_nothing_hides_them(installed: Path, 
     done = run(installed, tmp_path, "experiments.synthetic_voc", "set", "--train", 1, "--val", 1, "--side", 96)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "set" / "VOC2012" / "ImageSets" / "Segmentation" / "val.txt").is_file()
+
+
+@pytest.fixture(scope="module")
+def environment(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin folder of an environment into which the project's wheel was installed; no checkout is on its path."""
+    folder = tmp_path_factory.mktemp("environment")
+    offline = ("--no-deps", "--no-index", "--quiet")
+    for command in (
+        [sys.executable, "-m", "pip", "wheel", *offline, "--no-build-isolation", "--wheel-dir", folder, source],
+        [sys.executable, "-m", "venv", "--without-pip", folder / "venv"],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    (wheel,) = folder.glob("*.whl")
+    python = folder / "venv" / "bin" / "python"
+    done = subprocess.run([sys.executable, "-m", "pip", "--python", python, "install", *offline, wheel],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    # What it depends on is this environment's: the folder alone, without its .pth files, which know the checkout.
+    packages = subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True,
+                              capture_output=True, check=True).stdout.strip()
+    Path(packages, "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n")
+    return python.parent
+
+
+def called(environment: Path, folder: Path, name: str, *arguments: object) -> subprocess.CompletedProcess:
+    """A program of the environment, called in a folder, as a user would: no PYTHONPATH."""
+    variables = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run([environment / name, *map(str, arguments)], cwd=folder, capture_output=True, text=True,
+                          env=variables)
+
+
+def test_the_wheel_has_the_api_and_all_commands(environment: Path, crowded: Path, tmp_path_factory) -> None:
+    """Recipes and tables too; the program `deconvnet` also where packages of the same names are in the folder."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    code = ("import deconvnet, stages, experiments.table1 as table\nfrom deconvnet import Segmenter, load_recipe\n"
+            "print(deconvnet.__file__)\nprint(load_recipe('paper').name, load_recipe('released').name)\n"
+            "print(len(table.paper_table()))")
+    done = called(environment, elsewhere, "python", "-c", code)
+    assert done.returncode == 0, done.stderr
+    place, recipes, rows = done.stdout.splitlines()
+    assert Path(place).is_relative_to(environment.parent) and recipes == "paper released" and int(rows) > 5
+    done = called(environment, elsewhere, "python", "-m", "stages.inspect", "recipe", "--recipe", "paper")
+    assert done.returncode == 0 and "infer.aggregate = max" in done.stdout
+    done = called(environment, crowded, "deconvnet", "infer", "--help")
+    assert done.returncode == 0 and "usage: deconvnet infer " in done.stdout, done.stderr
+    done = called(environment, crowded, "deconvnet", "--help")
+    assert done.returncode == 0 and all(f"  {path.stem} " in done.stdout for path in (ROOT / "stages").glob("*.py")
+                                        if "run_command(parse(), main)" in path.read_text())
+
+
+def test_the_program_labels_an_image_with_the_crf_in_processes_of_its_own(environment: Path, crowded: Path) -> None:
+    """Those find their packages too, though the folder has others of the same names."""
+    recipe = load_recipe("tiny", ["network.width=0.0625", "network.input=32", "proposals.count=20"])
+    save_network(build_network("deconvnet", recipe), crowded / "run" / "stage2" / "network.safetensors", "deconvnet",
+                 recipe, "measured", {})
+    save_recipe(recipe, crowded / "run" / "recipe.yaml")
+    Image.new("RGB", (60, 40), "navy").save(crowded / "one.png")
+    done = called(environment, crowded, "deconvnet", "infer", "--run", "run", "--images", "one.png", "--crf",
+                  "--workers", 1, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert (crowded / "run/labelled/deconvnet-max-crf/one.png").is_file()
