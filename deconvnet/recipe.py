@@ -23,7 +23,7 @@ ENSEMBLE_LABELS, CRF_LABELS = "ensemble labels", "CRF labels"  # label maps
 THINGS = (PROPOSALS, WINDOWS, CHECKPOINTS, NETWORKS, SCORES, WINDOW_SCORES, ENSEMBLE_LABELS, CRF_LABELS)
 NOTHING: tuple[str, ...] = ()  # how fast, how often it is saved, how long: a longer training goes on where it was
 
-VERSION = 3  # of recipes: one higher whenever keys were added
+VERSION = 4  # of recipes: one higher whenever keys were added
 MANY = 10**9  # of what is only counted: iterations, pixels
 MOST_BOXES = 200_000
 MOST_BATCH = 1 << 16
@@ -262,6 +262,28 @@ class Fcn:
 
 
 @dataclass
+class SegNet:
+    """A network to compare with: SegNet (Badrinarayanan, Handa, Cipolla, 2015)."""
+
+    shapes: ClassVar[tuple[str, ...]] = (CHECKPOINTS,)
+    examples: str = key("images", "images: whole ones, as published; windows: DeconvNet's of stage 2",
+                        choices=("images", "windows"), shapes=(CHECKPOINTS, SCORES), added=4)
+    width: float = key(1.0, "channel counts are multiplied by this; 1: VGG16", least=1 / 64, most=16,
+                       shapes=(CHECKPOINTS, SCORES), added=4)
+    canvas: int = key(480, "images are padded at the bottom and right to this side; larger ones are shrunk", least=32,
+                      most=MOST_SIDE, shapes=(CHECKPOINTS, SCORES), added=4)
+    iterations: int = key(40000, "of its only training", least=1, most=MANY, shapes=NOTHING, added=4)
+    batch: int = key(12, "images or windows an iteration, as published", least=2, most=MOST_BATCH, added=4)
+    micro_batch: int = key(4, "images or windows a forward pass, over which BN takes its statistics", least=2,
+                           most=MOST_BATCH, added=4)
+    lr: float = key(0.1, "learning rate, as published", least=0.0, most=1e3, added=4)
+    momentum: float = key(0.9, "as published", least=0.0, most=0.9999, added=4)
+    weight_decay: float = key(5e-4, "of the authors' Caffe solver", least=0.0, most=1e3, added=4)
+    validate: int = key(200, "validation images or windows, drawn once with the seed; 0: all", least=0, most=MANY,
+                        added=4)
+
+
+@dataclass
 class Runtime:
     """How the arithmetic is run; not what is computed."""
 
@@ -341,6 +363,7 @@ class Recipe:
     train: Train = field(default_factory=Train)
     bn_statistics: BnStatistics = field(default_factory=BnStatistics)
     fcn: Fcn = field(default_factory=Fcn)
+    segnet: SegNet = field(default_factory=SegNet)
     runtime: Runtime = field(default_factory=Runtime)
     infer: Infer = field(default_factory=Infer)
     crf: Crf = field(default_factory=Crf)

@@ -99,15 +99,16 @@ def _check_network(values: dict[str, Any]) -> None:
 
 
 def _check_batches(values: dict[str, Any]) -> None:
-    for part in ("train", "fcn"):
+    for part in (name.removesuffix(".micro_batch") for name in values if name.endswith(".micro_batch")):
         batch, passed = values[f"{part}.batch"], values[f"{part}.micro_batch"]
         if batch % passed:
             raise ValueError(f"key {part}.batch is {batch}; expected a multiple of {part}.micro_batch ({passed})")
     if values["network.batch_norm"] and values["train.micro_batch"] < 2:
         raise ValueError("key train.micro_batch is 1; expected at least 2: batch normalisation of fc6's single pixel "
                          "needs several windows")
-    for batch, side in (("train.micro_batch", "network.input"), ("bn_statistics.batch", "network.input"),
-                        ("infer.window_batch", "network.input"), ("fcn.micro_batch", "fcn.canvas")):
+    sides = {f"{name.partition('.')[0]}.micro_batch": name for name in values if name.endswith(".canvas")}
+    for batch, side in {"train.micro_batch": "network.input", "bn_statistics.batch": "network.input",
+                        "infer.window_batch": "network.input", **sides}.items():
         most = MOST_PIXELS // values[side] ** 2
         if values[batch] > most:
             raise ValueError(f"key {batch} is {values[batch]}; expected at most {most} pictures of {side} "

@@ -26,7 +26,6 @@ PACKAGES = ("torch", "torchvision", "opencv-contrib-python", "pydensecrf2", "num
 DEFAULT_RUN = Path("runs/default")
 DEFAULT_RECIPE = "tiny"
 SYNTHETIC = Path("data/synthetic")
-RESULTS = ("proposals", "windows", "stage1", "stage2", "fcn32s", "fcn16s", "fcn8s", "scores", "predictions", "labelled")
 
 
 class RunFolder:
@@ -67,7 +66,7 @@ class RunFolder:
         return next((path for path in places if path.is_file()), places[0])
 
     def training(self, name: str) -> Path:
-        """name: stage1, stage2, fcn32s, fcn16s or fcn8s."""
+        """name: of a TrainingSpec, stage1 or fcn8s say."""
         return self.root / name
 
     def network(self, name: str) -> Path:
@@ -93,7 +92,7 @@ def open_run(options: argparse.Namespace, keeps: tuple[str, ...] = (), needs_ima
     saved = root / "recipe.yaml"
     if root.exists() and not root.is_dir():
         raise UsageError(f"{root}: a file; expected a run folder, or a name for a new one")
-    begun = saved.is_file() and any((root / name).is_dir() for name in RESULTS)
+    begun = saved.is_file() and any(path.is_dir() and path.name[0] != "." for path in root.iterdir())
     sources = find_sources(root, given_source(root, options.source, begun))
     require_sources(root, sources)
     old = load_recipe(saved, complete=True) if begun else None

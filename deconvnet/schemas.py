@@ -26,7 +26,7 @@ Found = TypeVar("Found", bound=Schema)
 Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
-Hash = Annotated[str, Field(pattern="^([0-9a-f]{16})?$")]  # of deconvnet.contents; empty for a file that is not there
+Hash = Annotated[str, Field(pattern="^([0-9a-f]{16})?$")]  # of data/contents.py; empty for a file that is not there
 
 
 def _all_different(names: list[str]) -> list[str]:

@@ -13,13 +13,14 @@ import sys
 import time
 from pathlib import Path
 
+from deconvnet.models.registry import NETWORKS
+from deconvnet.recipe_files import load_recipe
 from deconvnet.run_folder import SYNTHETIC
 from deconvnet.support.errors import UserError
-from experiments.table1 import evaluate_command, infer_command, table_rows
+from experiments.table1 import evaluate_command, infer_command, paper_rows
 from stages.cli import ENDS_WITH, make_parser, run_command
 
 SPLIT, AGGREGATE = "val", "max"
-TRAININGS = {"stage1": ("--stage", "1"), "stage2": ("--stage", "2"), "fcn8s": ("--model", "fcn8s")}
 GRACE = 10  # seconds that an interrupted command has for tidying up
 
 
@@ -34,14 +35,24 @@ def commands(run: Path, data: Path, recipe: str, size: tuple[str, ...] = ()) -> 
         ["-m", "experiments.synthetic_voc", str(data), *size],
         ["-m", "stages.build_proposals", "--run", str(run), "--recipe", recipe, "--voc-root", str(voc_root)],
     ]
-    for name, options in TRAININGS.items():
+    for name, options in trainings(recipe):
         begun = (run / name / "last.pt").is_file()
         steps.append(["-m", "stages.train", "--run", str(run), *options, *(["--resume"] if begun else [])])
-    rows = table_rows(AGGREGATE)
+    rows = paper_rows(AGGREGATE)
     steps += [infer_command(row, run, SPLIT) for row in rows]
     steps += [evaluate_command(row, run, SPLIT, voc_root) for row in rows]
     steps += [["-m", "experiments.reproduce", str(run)], ["-m", "experiments.figures", str(run)]]
     return steps
+
+
+def trainings(recipe: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Of the networks of the paper's table: each training's name, and the options of stages.train that run it."""
+    found: list[tuple[str, tuple[str, ...]]] = []
+    for spec in [spec for spec in NETWORKS.values() if spec.paper]:
+        own = spec.trainings(load_recipe(recipe))
+        found += ([(one.name, ("--stage", str(one.stage))) for one in own] if spec.by_stage
+                  else [(own[-1].name, ("--model", spec.name))])
+    return found
 
 
 def run_step(arguments: list[str]) -> None:

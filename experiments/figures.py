@@ -14,6 +14,8 @@ from deconvnet.conventions import VOID
 from deconvnet.data.dataset import DATA_SETS, SegmentationDataset
 from deconvnet.data.images import read_label_png
 from deconvnet.data.palette import voc_palette
+from deconvnet.models.registry import NETWORKS
+from deconvnet.recipe import Recipe
 from deconvnet.recipe_limits import short
 from deconvnet.support.atomic import atomic_write
 from deconvnet.support.errors import UsageError, UserError
@@ -25,7 +27,6 @@ HEADINGS = {"FCN-8s": "FCN-8s", "DeconvNet": "DeconvNet", "EDeconvNet": "ensembl
 LOGGED = ("iteration", "loss", "pixel_accuracy", "validation_loss", "validation_accuracy")
 CELL = 1.7  # inches of a picture's longer side
 MOST_ROWS = 200  # of a sheet; Matplotlib draws no picture of more than 65,535 pixels a side
-TRAININGS = (("DeconvNet", ("stage1", "stage2")), ("FCN", ("fcn32s", "fcn16s", "fcn8s")))
 
 
 @dataclass
@@ -45,8 +46,8 @@ def evenly_spaced(image_ids: list[str], count: int) -> list[str]:
 
 def read_sheet(run: Path, voc: SegmentationDataset, split: str, aggregate: str, image_ids: list[str]) -> list[SheetRow]:
     """The pictures of these images; rows that were not run are left out. Raises UserError for a missing prediction."""
-    folders = {HEADINGS[row.title]: run / "predictions" / split / row.folder
-               for row in table_rows(aggregate) if row.title in HEADINGS}
+    folders = {HEADINGS.get(row.title, row.title): run / "predictions" / split / row.folder
+               for row in table_rows(aggregate) if row.title in HEADINGS or not row.paper}
     folders = {heading: folder for heading, folder in folders.items() if folder.is_dir()}
     if not folders:
         raise UsageError(f"{run / 'predictions' / split}: no predictions yet; `python -m stages.infer --run {run}` "
@@ -91,13 +92,19 @@ def sheet(rows: list[SheetRow], classes: list[str], path: Path) -> None:
     _save(figure, path)
 
 
-def curves(run: Path, path: Path) -> None:
+def trainings(recipe: Recipe) -> list[tuple[str, list[str]]]:
+    """The networks of the table, each with the trainings that follow each other."""
+    return [(spec.title, [training.name for training in spec.trainings(recipe)])
+            for spec in NETWORKS.values() if spec.in_table]
+
+
+def curves(run: Path, recipe: Recipe, path: Path) -> None:
     """Writes loss and pixel accuracy of the run's trainings as PNG: thin lines training, dots validation.
 
     Trainings that follow each other share an axis of iterations. Raises UsageError when there is no log yet.
     """
     logs = [(title, [(name, read_log(run / name / "log.csv")) for name in names if (run / name / "log.csv").is_file()])
-            for title, names in TRAININGS]
+            for title, names in trainings(recipe)]
     logs = [(title, found) for title, found in logs if found]
     if not logs:
         raise UsageError(f"{run}: no training log (stage1/log.csv, ...) yet; stages.train writes them")
@@ -172,8 +179,8 @@ def main(options: argparse.Namespace) -> None:
         raise UsageError(f"--out {out}: expected a file name that ends in .png")
     sheet(read_sheet(options.run, voc, split, options.aggregate, chosen), recipe.data.classes, out)
     print(f"wrote {out}: {len(chosen)} of {len(known)} images of {split}")
-    if any((options.run / name / "log.csv").is_file() for _, names in TRAININGS for name in names):
-        curves(options.run, out.with_name("curves.png"))
+    if any((options.run / name / "log.csv").is_file() for _, names in trainings(recipe) for name in names):
+        curves(options.run, recipe, out.with_name("curves.png"))
         print(f"wrote {out.with_name('curves.png')}")
 
 

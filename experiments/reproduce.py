@@ -10,6 +10,8 @@ from typing import Any
 from deconvnet.conventions import VOC_CLASSES
 from deconvnet.data.row_files import read_outline
 from deconvnet.data.voc import check_split
+from deconvnet.models.registry import NETWORKS
+from deconvnet.models.spec import IMAGES
 from deconvnet.recipe import Recipe, recipe_to_dict
 from deconvnet.run_folder import RunFolder
 from deconvnet.schemas import PredictionRecord, read_json
@@ -43,14 +45,14 @@ def describe_run(run: Path, record: Record) -> dict[str, str]:
         lines[f"Windows, stage {stage}"] = _windows(path, recipe.windows.balance)
     lines["Network"] = (f"DeconvNet of width {network.width:g}, windows of {network.input} x {network.input}, "
                         f"unpooling: {network.unpooling}, batch normalisation: {'yes' if network.batch_norm else 'no'}")
-    for stage in (1, 2):
-        planned = recipe.train.iterations[stage - 1]
-        lines[f"Training, stage {stage}"] = _training(run / f"stage{stage}", planned, recipe.train.batch, "windows")
-    steps = ("fcn32s", "fcn16s", "fcn8s") if recipe.fcn.staged else ("fcn8s",)
-    for name in steps:
-        planned = recipe.fcn.iterations[("fcn32s", "fcn16s", "fcn8s").index(name)]
-        lines[f"Training, {name}"] = (f"width {recipe.fcn.width:g}, canvas {recipe.fcn.canvas}; "
-                                      + _training(run / name, planned, recipe.fcn.batch, "images"))
+    for spec in [spec for spec in NETWORKS.values() if spec.in_table]:
+        about = spec.describe(recipe) | ({"canvas": spec.canvas(recipe)} if spec.examples(recipe) == IMAGES else {})
+        for training in spec.trainings(recipe):
+            if not (spec.paper or (run / training.name).is_dir()):
+                continue
+            text = _training(run / training.name, training.iterations, training.batch, training.examples)
+            own = "" if spec.by_stage else f"width {about['width']:g}, canvas {about['canvas']}; "
+            lines[f"Training, {training.title if spec.by_stage else training.name}"] = own + text
     lines["Inference"] = (f"{infer.proposals} windows an image, outside a window: {infer.outside}, ensemble: "
                           f"{infer.ensemble_rule}, CRF kernels: {recipe.crf.normalization} normalisation")
     made_with = record.made_with
@@ -63,8 +65,8 @@ def describe_run(run: Path, record: Record) -> dict[str, str]:
 def otherwise(predictions: Path, rows: list[Row], recipe: Recipe) -> dict[str, str]:
     """Where rows were made otherwise than this run's recipe and networks say: heading -> text, empty where none was.
 
-    Keys that stages.infer was given another value of (--set); other weights than stage 2's and FCN-8s's of the run;
-    rows that stand on different score maps of a network.
+    Keys that stages.infer was given another value of (--set); other weights than the run's own last ones; rows that
+    stand on different score maps of a network.
     """
     own, changed, scores = recipe_to_dict(recipe), [], {}
     for row in rows:
@@ -72,7 +74,7 @@ def otherwise(predictions: Path, rows: list[Row], recipe: Recipe) -> dict[str, s
         made = read_json(path, PredictionRecord) if path.is_file() else PredictionRecord()
         texts = [f"{name} = {value!r}" for name, value in made.recipe.items()
                  if name != "infer.aggregate" and value != own.get(name)]
-        usual = [Path(folder, "network.safetensors").parts for folder in ("stage2", "fcn8s")]
+        usual = [Path(spec.trainings(recipe)[-1].name, "network.safetensors").parts for spec in NETWORKS.values()]
         used = [Path(path).parts[-2:] for path in made.weights]
         texts += [f"weights {Path(*parts)}" for parts in used if parts not in usual]
         changed += [f"{row.title}: {', '.join(texts)}"] if texts else []
@@ -132,7 +134,7 @@ def compare(results: list[Result], classes: list[str], subset: list[str]) -> lis
     paper = paper_table() if classes == VOC_CLASSES else None
     lines = []
     for result in results:
-        theirs = paper[result.row.paper] if paper else None
+        theirs = paper[result.row.paper] if paper and result.row.paper else None
         groups = {name: [name] for name in classes} | {"mean": classes} | ({"subset mean": subset} if subset else {})
         for name, members in groups.items():
             if theirs is None:
@@ -234,7 +236,9 @@ def main(options: argparse.Namespace) -> None:
     if unknown:
         raise UsageError(f"--subset-classes: {unknown[0]!r} is not in the class list; expected some of "
                          f"{', '.join(classes)}")
-    rows = table_rows(options.aggregate)
+    predicted = options.run / "predictions" / split
+    rows = [row for row in table_rows(options.aggregate)
+            if row.paper or (predicted / row.folder).is_dir() or (options.run / row.folder).is_dir()]
     server = dict(_server_file(text, [row.folder for row in rows]) for text in options.server_result)
     if server and classes != VOC_CLASSES:
         raise UsageError("--server-result: the run's classes are not VOC's 21")

@@ -1,10 +1,11 @@
-"""The rows of the paper's Table 1 that this project reproduces: where a run keeps them, and how they are made."""
+"""The rows of the table, the paper's and other networks': where a run keeps them, and how they are made."""
 
 import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 from deconvnet.conventions import VOC_CLASSES
+from deconvnet.models.registry import NETWORKS
 from deconvnet.schemas import Metrics, read_json
 from deconvnet.support.errors import UsageError, UserError
 
@@ -13,10 +14,14 @@ PAPER_TABLE = Path(__file__).parent / "table1_voc2012_test.csv"
 
 @dataclass(frozen=True)
 class Row:
-    """title: as in the paper; paper: its name in the CSV file; folder: under RUN/predictions/SPLIT; infer: options."""
+    """A row of the table.
+
+    title: as in the paper. paper: its name in the CSV file, or None. folder: under RUN/predictions/SPLIT. infer: its
+    options.
+    """
 
     title: str
-    paper: str
+    paper: str | None
     folder: str
     infer: tuple[str, ...]
 
@@ -40,17 +45,29 @@ class Result:
 
 
 def table_rows(aggregate: str) -> list[Row]:
-    """FCN-8s, DeconvNet, DeconvNet+CRF, EDeconvNet, EDeconvNet+CRF. aggregate: max, sum or mean."""
-    plain, ensemble = f"deconvnet-{aggregate}", f"deconvnet-{aggregate}-fcn"
+    """FCN-8s, DeconvNet, DeconvNet+CRF, EDeconvNet, EDeconvNet+CRF; then the networks that the paper has not.
+
+    aggregate: max, sum or mean.
+    """
+    main, partner = NETWORKS["deconvnet"], NETWORKS["fcn8s"]
+    others = [spec for spec in NETWORKS.values() if spec.in_table and not spec.paper]
+    plain = f"{main.name}-{aggregate}"
     own = ("--aggregate", aggregate, "--ensemble", "none")
-    both = ("--aggregate", aggregate, "--ensemble", "fcn")
+    both = ("--aggregate", aggregate, "--ensemble", partner.partner)
+    title = main.paper
     return [
-        Row("FCN-8s", "FCN8s", "fcn8s", ("--model", "fcn8s")),
-        Row("DeconvNet", "DeconvNet", plain, own),
-        Row("DeconvNet+CRF", "DeconvNet+CRF", f"{plain}-crf", (*own, "--crf")),
-        Row("EDeconvNet", "EDeconvNet", ensemble, both),
-        Row("EDeconvNet+CRF", "EDeconvNet+CRF", f"{ensemble}-crf", (*both, "--crf")),
+        Row(partner.title, partner.paper, partner.name, ("--model", partner.name)),
+        Row(title, title, plain, own),
+        Row(f"{title}+CRF", f"{title}+CRF", f"{plain}-crf", (*own, "--crf")),
+        Row(f"E{title}", f"E{title}", f"{plain}-{partner.partner}", both),
+        Row(f"E{title}+CRF", f"E{title}+CRF", f"{plain}-{partner.partner}-crf", (*both, "--crf")),
+        *(Row(spec.title, None, spec.name, ("--model", spec.name)) for spec in others),
     ]
+
+
+def paper_rows(aggregate: str) -> list[Row]:
+    """Those of the paper's Table 1."""
+    return [row for row in table_rows(aggregate) if row.paper]
 
 
 def infer_command(row: Row, run: Path, split: str) -> list[str]:
@@ -72,7 +89,7 @@ def paper_table() -> dict[str, dict[str, float]]:
 
 
 def class_mean(iou: dict[str, float | None], names: list[str]) -> float | None:
-    """Mean IoU over those of `names` that have one, as deconvnet.metrics; None where none has."""
+    """Mean IoU over those of `names` that have one, as deconvnet/evaluation/metrics.py; None where none has."""
     values = [iou[name] for name in names if iou[name] is not None]
     return sum(values) / len(values) if values else None
 

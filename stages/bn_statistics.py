@@ -6,13 +6,15 @@ import sys
 from pathlib import Path
 
 from deconvnet.models.network_files import load_unmeasured, save_network
+from deconvnet.models.registry import training_specs
 from deconvnet.recipe import CHECKPOINTS, PROPOSALS, WINDOWS
 from deconvnet.run_folder import RunFolder, git_commit, open_run
 from deconvnet.runtime import choose_device, prepare, seed_everything
 from deconvnet.support.atomic import remove_leftovers
 from deconvnet.support.errors import UsageError
 from deconvnet.support.locks import held
-from deconvnet.training.schedules import measure, window_crops
+from deconvnet.training.example_sources import training_data
+from deconvnet.training.schedules import measure
 from stages.cli import add_run_arguments, make_parser, run_command
 
 log = logging.getLogger(__name__)
@@ -45,8 +47,9 @@ def _measure(run: RunFolder, options: argparse.Namespace, weights: Path, to: Pat
         raise UsageError(f"{weights}: its BN is folded into scale and shift, so there is nothing to measure; "
                          "stages.infer takes it as it is")
     device = choose_device(options.device)
-    training = window_crops(run, stage, recipe.data.train_split, True)
-    done = measure(run, prepare(model, recipe.runtime, device), training, stage, device)
+    training = training_specs(recipe)[f"stage{stage}"]
+    learned = training_data(run, training, recipe.data.train_split, True)
+    done = measure(run, prepare(model, recipe.runtime, device), training, learned, device)
     origin = metadata.get("origin", {"file": metadata.get("source", weights.name)})
     origin |= {"bn_statistics": {"stage": stage, "commit": git_commit(), **run.values("bn_statistics."), **done}}
     save_network(model, to, KIND, recipe, "measured", origin)

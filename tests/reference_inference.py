@@ -1,6 +1,6 @@
 """The inference for one image written plainly in NumPy, float64: as released, as in the paper, or any mixture.
 
-Written from the description of both, not from deconvnet.scoring or aggregate. Arrays of the networks are N x C x H x W,
+Written from the description of both, not from deconvnet/inference. Arrays of the networks are N x C x H x W,
 score maps C x H x W, images RGB uint8 H x W x 3, windows (x1, y1, x2, y2) half-open.
 """
 

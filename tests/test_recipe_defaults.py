@@ -84,6 +84,16 @@ SOURCES = {
     "fcn.momentum": (0.9, "Long"),
     "fcn.weight_decay": (5e-4, "Long: 5e-4"),
     "fcn.validate_images": (200, "ours"),
+    "segnet.examples": ("images", "Badrinarayanan: whole images"),
+    "segnet.width": (1.0, "Badrinarayanan: VGG16's convolutions"),
+    "segnet.canvas": (480, "Badrinarayanan: CamVid's 360 x 480, the longer side"),
+    "segnet.iterations": (40000, "ours: as DeconvNet's stage 2"),
+    "segnet.batch": (12, "Badrinarayanan 4: mini-batch of 12 images"),
+    "segnet.micro_batch": (4, "the authors' Caffe tutorial: batch_size 4"),
+    "segnet.lr": (0.1, "Badrinarayanan 4: fixed rate of 0.1"),
+    "segnet.momentum": (0.9, "Badrinarayanan 4"),
+    "segnet.weight_decay": (5e-4, "the authors' Caffe tutorial"),
+    "segnet.validate": (200, "ours"),
     "runtime.precision": ("fp32", "ours"),
     "runtime.channels_last": (False, "ours"),
     "runtime.compile": (False, "ours"),
@@ -121,12 +131,14 @@ def test_a_default_is_its_sources(name: str) -> None:
 # What each number counts or measures says where it must begin, whatever the recipe's own table of limits says.
 MAY_BE_0 = """proposals.min_score windows.stage2_overlap network.bn_eps network.deconv_std network.conv_std solver.lr
 solver.momentum solver.weight_decay solver.bias_lr solver.bias_decay train.validate_windows train.workers fcn.lr
-fcn.momentum fcn.weight_decay fcn.validate_images infer.least_side crf.gaussian_weight crf.bilateral_weight
+fcn.momentum fcn.weight_decay fcn.validate_images segnet.lr segnet.momentum segnet.weight_decay segnet.validate
+infer.least_side crf.gaussian_weight crf.bilateral_weight
 crf.iterations seed""".split()
 MUST_NOT_BE_0 = """data.least_object_pixels proposals.count proposals.alpha proposals.beta proposals.eta windows.enlarge
 windows.warp windows.stage2_top network.width network.input solver.lr_factor solver.lr_patience train.batch
 train.micro_batch train.validate_every train.checkpoint_every bn_statistics.batches bn_statistics.batch fcn.width
-fcn.canvas fcn.fc6_kernel fcn.batch fcn.micro_batch infer.proposals infer.window_batch infer.most_gigabytes
+fcn.canvas fcn.fc6_kernel fcn.batch fcn.micro_batch segnet.width segnet.canvas segnet.iterations segnet.batch
+segnet.micro_batch infer.proposals infer.window_batch infer.most_gigabytes
 crf.gaussian_sxy crf.bilateral_sxy crf.bilateral_srgb""".split()
 NEGATIVE_TOO = ["network.bn_shift"]
 

@@ -77,7 +77,7 @@ def write_rows(path: Path, image_ids: list[str], parts: Iterable[Arrays], attrib
 
     parts: for each image 'size' (height, width) and equally long row arrays, the same names for every image; for
     encoded crops the bytes of all of them, and 'NAME_length'. hashes: of the files that the rows were made of, M x F,
-    from deconvnet.contents; None: of no files, which no data set's are equal to.
+    from data/contents.py; None: of no files, which no data set's are equal to.
     """
     files = FILES[attributes["format"]]
     hashes = np.zeros((len(image_ids), files), HASH) if hashes is None else hashes

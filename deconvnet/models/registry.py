@@ -14,6 +14,7 @@ MODULES = {  # name: the module in this folder that has it
     "fcn32s": "fcn",
     "fcn16s": "fcn",
     "fcn8s": "fcn",
+    "segnet": "segnet",
 }
 
 

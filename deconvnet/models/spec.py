@@ -65,7 +65,8 @@ class NetworkSpec:
     side of the square canvas that whole images stand on (IMAGES). trainings: in their order; the last one's network is
     what scores. by_stage: its trainings are begun one by one (--stage), since each takes days. describe: what tells two
     networks of this name apart; kept in their files. recipe_section: its own section of the recipe. partner: its name
-    for --ensemble; empty: none. published: readers of weights files of other programs, by suffix.
+    for --ensemble; empty: none. in_table: whether it has a row of its own, as a step to another has not. published:
+    readers of weights files of other programs, by suffix.
     """
 
     name: str
@@ -79,4 +80,5 @@ class NetworkSpec:
     by_stage: bool = False
     paper: str | None = None
     partner: str = ""
+    in_table: bool = True
     published: "dict[str, Callable[[Path, Recipe], dict[str, Tensor]]]" = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""stages.download and deconvnet.fetch, against a real HTTP server on this machine."""
+"""stages.download and deconvnet/data/downloads.py, against a real HTTP server on this machine."""
 
 import gzip
 import hashlib

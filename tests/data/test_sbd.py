@@ -1,4 +1,4 @@
-"""deconvnet.sbd and stages.merge_sbd, on real .mat files in SBD's struct layout."""
+"""deconvnet/data/sbd.py and stages.merge_sbd, on real .mat files in SBD's struct layout."""
 
 from pathlib import Path
 

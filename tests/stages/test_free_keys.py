@@ -50,7 +50,9 @@ NETWORK = {"network.width", "network.input", "network.unpooling", "network.batch
            "network.bn_shift", "network.deconv_std", "network.conv_std"}
 FCN = {"fcn.width", "fcn.canvas", "fcn.fc6_kernel", "fcn.batch_norm", "fcn.staged", "fcn.iterations", "fcn.batch",
        "fcn.micro_batch", "fcn.lr", "fcn.momentum", "fcn.weight_decay", "fcn.validate_images"}
-LONGER = {"train.iterations", "fcn.iterations"}  # a training goes on where it was; lengthening.py has the rules
+SEGNET = {"segnet.examples", "segnet.width", "segnet.canvas", "segnet.iterations", "segnet.batch", "segnet.micro_batch",
+          "segnet.lr", "segnet.momentum", "segnet.weight_decay", "segnet.validate"}
+LONGER = {"train.iterations", "fcn.iterations", "segnet.iterations"}  # a training goes on
 ALWAYS = ARITHMETIC | INFERENCE | CRF | LONGER | {"name", "train.workers", "train.stage2_from",
                                                   "train.checkpoint_every"}
 COMMANDS = {
@@ -95,7 +97,8 @@ def test_what_a_command_lets_change_within_a_run(command: Any, monkeypatch: pyte
     assert free_keys(load_recipe("tiny"), asked["keeps"]) == COMMANDS[command]
 
 
-@pytest.mark.parametrize("training, free", [("stage2", CHECKPOINT | FCN), ("fcn8s", CHECKPOINT)])
+@pytest.mark.parametrize("training, free", [
+    ("stage2", CHECKPOINT | FCN | SEGNET), ("fcn8s", CHECKPOINT | SEGNET), ("segnet", CHECKPOINT | FCN)])
 def test_what_may_differ_from_a_checkpoint(training: str, free: set[str], tmp_path: Path) -> None:
     recipe = load_recipe("tiny")
     nothing = {"iteration": 0, "position": 0, "best": -1.0, "origin": "", "model": {}, "random": torch.zeros(1),
