@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from deconvnet import recipe as recipes
-from deconvnet.models.spec import IMAGES, MEASURED, WINDOWS, NetworkSpec, TrainingSpec
+from deconvnet.models.spec import MEASURED, NetworkSpec, TrainingSpec
 from deconvnet.models.unpooling import Pool, Unpool
 from deconvnet.models.vgg16 import Vgg16Network, convolution_names, draw_weights
 from deconvnet.recipe import Recipe, Solver
@@ -64,21 +64,17 @@ def _trainings(recipe: Recipe) -> list[TrainingSpec]:
     keys = recipe.segnet
     solver = Solver(lr=keys.lr, momentum=keys.momentum, weight_decay=keys.weight_decay, rate_rule="constant")
     return [TrainingSpec(
-        name=NAME, title="SegNet", network=NAME, examples=_examples(recipe), stage=2, stream=20,
+        name=NAME, title="SegNet", network=NAME, examples=keys.examples, stage=2, stream=20,
         iterations=keys.iterations, iterations_key="segnet.iterations", batch=keys.batch, micro_batch=keys.micro_batch,
         validation=keys.validate, solver=solver, bn=MEASURED, batch_section=NAME,
     )]
-
-
-def _examples(recipe: Recipe) -> str:
-    return {"images": IMAGES, "windows": WINDOWS}[recipe.segnet.examples]
 
 
 SPECS = (NetworkSpec(
     name=NAME,
     title="SegNet",
     build=lambda recipe: SegNet(recipe.segnet, len(recipe.data.classes)),
-    examples=_examples,
+    examples=lambda recipe: recipe.segnet.examples,
     canvas=lambda recipe: recipe.segnet.canvas,
     trainings=_trainings,
     describe=lambda recipe: {"width": recipe.segnet.width},

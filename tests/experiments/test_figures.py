@@ -101,7 +101,7 @@ def test_curves_show_what_the_logs_say(run: Path, monkeypatch: pytest.MonkeyPatc
         (run / name / "log.csv").write_text(LOG + f"20,0.01,{loss},0.3,,,,90\n40,0.01,{loss},0.4,2.25,0.35,0.1,90\n")
     shown = []
     monkeypatch.setattr("experiments.figures._save", lambda figure, path: shown.append(figure))
-    curves(run, run / "curves.png")
+    curves(run, load_recipe("tiny"), run / "curves.png")
     loss, accuracy = ([(line.get_xdata().tolist(), line.get_ydata().tolist()) for line in axis.lines
                        if len(line.get_xdata()) and "stage" in line.get_label()] for axis in shown[0].axes)
     assert loss == [([20, 40], [2, 2]), ([40], [2.25]), ([60, 80], [1, 1]), ([80], [2.25])]

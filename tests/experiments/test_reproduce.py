@@ -12,7 +12,7 @@ from deconvnet.evaluation.metrics import ConfusionMatrix
 from deconvnet.recipe import recipe_to_dict
 from deconvnet.recipe_files import load_recipe, save_recipe
 from experiments.reproduce import main, parse
-from experiments.table1 import infer_command, paper_table, table_rows
+from experiments.table1 import Row, infer_command, paper_rows, paper_table, table_rows
 from stages.cli import run_command
 
 FOLDERS = ["fcn8s", "deconvnet-max", "deconvnet-max-crf", "deconvnet-max-fcn", "deconvnet-max-fcn-crf"]
@@ -58,10 +58,10 @@ def table(run: Path) -> dict[tuple[str, str], dict[str, str]]:
 
 def test_paper_means_derive_from_their_own_columns() -> None:
     paper = paper_table()
-    for row in table_rows("max"):
+    for row in paper_rows("max"):
         numbers = paper[row.paper]
         assert np.mean([numbers[name] for name in VOC_CLASSES]) == pytest.approx(numbers["mean"], abs=0.051), row.title
-    assert [paper[row.paper]["mean"] for row in table_rows("max")] == [62.2, 69.6, 70.5, 71.7, 72.5]
+    assert [paper[row.paper]["mean"] for row in paper_rows("max")] == [62.2, 69.6, 70.5, 71.7, 72.5]
     assert paper["EDeconvNet+CRF"]["cat"] == 86.1 and paper["FCN8s"]["background"] == 91.2
 
 
@@ -70,7 +70,7 @@ def test_all_rows_beside_the_paper(run: Path, capsys: pytest.CaptureFixture) -> 
     assert reproduce(run, "--subset-classes", "cat,dog") == 0
     out = capsys.readouterr().out
     lines = table(run)
-    for row, matrix in zip(table_rows("max"), matrices, strict=True):
+    for row, matrix in zip(paper_rows("max"), matrices, strict=True):
         hits = np.diag(matrix.counts)
         iou = 100 * hits / (matrix.counts.sum(0) + matrix.counts.sum(1) - hits)
         theirs = paper_table()[row.paper]
@@ -236,7 +236,26 @@ def test_errors_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     refused("split 'train'", run)
 
 
+def test_a_network_that_the_paper_has_not_is_a_row_without_its_number(run: Path) -> None:
+    for seed, folder in enumerate(FOLDERS):
+        score_row(run, folder, VOC_CLASSES, seed)
+    matrix = score_row(run, "segnet", VOC_CLASSES, 9)
+    assert reproduce(run) == 0
+    line = table(run)["SegNet", "mean"]
+    hits = np.diag(matrix.counts)
+    iou = hits / (matrix.counts.sum(0) + matrix.counts.sum(1) - hits)
+    assert float(line["this_run"]) == pytest.approx(100 * iou.mean()) and line["paper_voc2012_test"] == ""
+    written = json.loads((run / "report" / "table1.json").read_text())
+    assert len(written["table"]) == 6 * 22 and "Training, segnet" not in written["run"]
+    (run / "segnet").mkdir()
+    assert reproduce(run) == 0
+    written = json.loads((run / "report" / "table1.json").read_text())
+    assert written["run"]["Training, segnet"].startswith("width 0.125, canvas 128; not trained")
+
+
 def test_rows_are_where_stages_infer_puts_them() -> None:
-    assert [row.folder for row in table_rows("max")] == FOLDERS
+    assert [row.folder for row in paper_rows("max")] == FOLDERS
+    assert table_rows("max")[:5] == paper_rows("max")
+    assert table_rows("max")[5:] == [Row("SegNet", None, "segnet", ("--model", "segnet"))]
     assert infer_command(table_rows("sum")[2], Path("r"), "val") == (
         "-m stages.infer --run r --aggregate sum --ensemble none --crf --split val").split()
