@@ -44,10 +44,11 @@ def evenly_spaced(image_ids: list[str], count: int) -> list[str]:
     return [image_ids[(2 * part + 1) * len(image_ids) // (2 * count)] for part in range(count)]
 
 
-def read_sheet(run: Path, voc: SegmentationDataset, split: str, aggregate: str, image_ids: list[str]) -> list[SheetRow]:
+def read_sheet(run: Path, recipe: Recipe, voc: SegmentationDataset, split: str, aggregate: str,
+               image_ids: list[str]) -> list[SheetRow]:
     """The pictures of these images; rows that were not run are left out. Raises UserError for a missing prediction."""
     folders = {HEADINGS.get(row.title, row.title): run / "predictions" / split / row.folder
-               for row in table_rows(aggregate) if row.title in HEADINGS or not row.paper}
+               for row in table_rows(aggregate, recipe) if row.title in HEADINGS or not row.paper}
     folders = {heading: folder for heading, folder in folders.items() if folder.is_dir()}
     if not folders:
         raise UsageError(f"{run / 'predictions' / split}: no predictions yet; `python -m stages.infer --run {run}` "
@@ -177,7 +178,7 @@ def main(options: argparse.Namespace) -> None:
     out = options.out or options.run / "report" / "sheet.png"
     if out.suffix != ".png":
         raise UsageError(f"--out {out}: expected a file name that ends in .png")
-    sheet(read_sheet(options.run, voc, split, options.aggregate, chosen), recipe.data.classes, out)
+    sheet(read_sheet(options.run, recipe, voc, split, options.aggregate, chosen), recipe.data.classes, out)
     print(f"wrote {out}: {len(chosen)} of {len(known)} images of {split}")
     if any((options.run / name / "log.csv").is_file() for _, names in trainings(recipe) for name in names):
         curves(options.run, recipe, out.with_name("curves.png"))

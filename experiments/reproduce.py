@@ -237,8 +237,8 @@ def main(options: argparse.Namespace) -> None:
         raise UsageError(f"--subset-classes: {unknown[0]!r} is not in the class list; expected some of "
                          f"{', '.join(classes)}")
     predicted = options.run / "predictions" / split
-    rows = [row for row in table_rows(options.aggregate)
-            if row.paper or (predicted / row.folder).is_dir() or (options.run / row.folder).is_dir()]
+    rows = [row for row in table_rows(options.aggregate, record.recipe)
+            if row.paper or (predicted / row.folder).is_dir() or (options.run / row.folder.partition("-")[0]).is_dir()]
     server = dict(_server_file(text, [row.folder for row in rows]) for text in options.server_result)
     if server and classes != VOC_CLASSES:
         raise UsageError("--server-result: the run's classes are not VOC's 21")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from deconvnet.conventions import VOC_CLASSES
 from deconvnet.models.registry import NETWORKS
+from deconvnet.recipe import Recipe
 from deconvnet.schemas import Metrics, read_json
 from deconvnet.support.errors import UsageError, UserError
 
@@ -44,14 +45,15 @@ class Result:
     command: str = ""
 
 
-def table_rows(aggregate: str) -> list[Row]:
+def table_rows(aggregate: str, recipe: Recipe | None = None) -> list[Row]:
     """FCN-8s, DeconvNet, DeconvNet+CRF, EDeconvNet, EDeconvNet+CRF; then the networks that the paper has not.
 
-    aggregate: max, sum or mean.
+    aggregate: max, sum or mean. recipe: the run's (default: the paper's), which says whether a network sees windows.
     """
+    recipe = recipe or Recipe()
     main, partner = NETWORKS["deconvnet"], NETWORKS["fcn8s"]
     others = [spec for spec in NETWORKS.values() if spec.in_table and not spec.paper]
-    plain = f"{main.name}-{aggregate}"
+    plain = main.scores_name(recipe, aggregate)
     own = ("--aggregate", aggregate, "--ensemble", "none")
     both = ("--aggregate", aggregate, "--ensemble", partner.partner)
     title = main.paper
@@ -61,7 +63,8 @@ def table_rows(aggregate: str) -> list[Row]:
         Row(f"{title}+CRF", f"{title}+CRF", f"{plain}-crf", (*own, "--crf")),
         Row(f"E{title}", f"E{title}", f"{plain}-{partner.partner}", both),
         Row(f"E{title}+CRF", f"E{title}+CRF", f"{plain}-{partner.partner}-crf", (*both, "--crf")),
-        *(Row(spec.title, None, spec.name, ("--model", spec.name)) for spec in others),
+        *(Row(spec.title, None, spec.scores_name(recipe, aggregate), ("--model", spec.name, "--aggregate", aggregate))
+          for spec in others),
     ]
 
 

@@ -48,7 +48,7 @@ class ImageScorer:
     @property
     def name(self) -> str:
         """deconvnet-max, fcn8s: the network and, where it sees windows, how they are aggregated."""
-        return f"{self.kind}-{self.recipe.infer.aggregate}" if self.sees_windows else self.kind
+        return self.spec.scores_name(self.recipe, self.recipe.infer.aggregate)
 
     def open(self) -> None:
         """Reads the weights. Raises UserError for a file that is no network of this recipe, or a wrong device."""

@@ -79,5 +79,4 @@ SPECS = (NetworkSpec(
     trainings=_trainings,
     describe=lambda recipe: {"width": recipe.segnet.width},
     recipe_section=NAME,
-    partner=NAME,
 ),)

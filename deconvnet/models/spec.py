@@ -82,3 +82,7 @@ class NetworkSpec:
     partner: str = ""
     in_table: bool = True
     published: "dict[str, Callable[[Path, Recipe], dict[str, Tensor]]]" = field(default_factory=dict)
+
+    def scores_name(self, recipe: Recipe, aggregate: str) -> str:
+        """deconvnet-max, fcn8s: how its label maps are called; where it sees windows, with how they are aggregated."""
+        return f"{self.name}-{aggregate}" if self.examples(recipe) == WINDOWS else self.name
