@@ -43,7 +43,7 @@ GIVEN = "the image given"  # the name, in messages, of one that is no file
 ImageLike = str | Path | Image.Image | np.ndarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays are not compared by ==
 class Segmentation:
     """What an image shows, pixel by pixel.
 
@@ -128,7 +128,10 @@ class Segmenter:
     def of(cls, run: RunFolder, model: str = "deconvnet", ensemble: str | None = None, crf: bool = False,
            device: str = "auto", aggregate: str | None = None, edge_model: Path | None = None,
            weights: Mapping[str, Path | None] | None = None) -> "Segmenter":
-        """The same of an opened run. weights: files to take instead of the run's, by network."""
+        """The same of an opened run, whose recipe then has `aggregate`, too.
+
+        weights: files to take instead of the run's, by network.
+        """
         if model not in NETWORK_SPECS:
             raise UsageError(f"model {model!r}: expected one of {', '.join(NETWORK_SPECS)}")
         if aggregate:

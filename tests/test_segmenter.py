@@ -22,10 +22,12 @@ import deconvnet
 from deconvnet import Segmentation, Segmenter, build_network, load_recipe
 from deconvnet.models.deconvnet import DeconvNet
 from deconvnet.models.network_files import save_network
-from deconvnet.models.weight_files import read_safetensors
+from deconvnet.models.registry import NETWORKS
+from deconvnet.models.spec import WINDOWS
+from deconvnet.models.weight_files import read_safetensors, save_safetensors
 from deconvnet.recipe import recipe_to_dict
 from deconvnet.support.errors import LostWorker, UsageError, UserError
-from tests.narrow import KEYS, NARROW, Case, agree, copied, infer, labels
+from tests.narrow import KEYS, NARROW, Case, agree, copied, infer, labels, randomised
 from tests.reference_inference import crf, softmax
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -113,6 +115,23 @@ def test_the_command_makes_the_same_labels(runs: dict[str, Path], case: Case, tm
     result = segmenter(picture(case, FIRST))
     np.testing.assert_array_equal(result.labels, labels(tmp_path / "out" / segmenter.name, FIRST))
     assert len(result.proposals) > 5 and (result.proposals[:, 2:] > result.proposals[:, :2]).all()
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_every_network_of_the_registry(kind: str, runs: dict[str, Path], case: Case, tmp_path: Path) -> None:
+    """The command and the object know it by its spec alone: its weights, names, options, and what it sees."""
+    recipe, spec = load_recipe("paper", NARROW), NETWORKS[kind]
+    run = case.run(tmp_path / "run", recipe)
+    network = randomised(build_network(kind, recipe), 5)
+    save_network(network, run / spec.trainings(recipe)[-1].name / "network.safetensors", kind, recipe, "measured", {})
+    ensemble = [] if spec.partner else ["--ensemble", "fcn"]
+    infer(run, "--model", kind, *ensemble, "--images", picture(case, FIRST), "--out", tmp_path / "out")
+    segmenter = Segmenter.from_run(run, kind, "fcn" if ensemble else None, device="cpu")
+    result = segmenter(picture(case, FIRST))
+    sees_windows = spec.examples(recipe) == WINDOWS
+    assert segmenter.name == kind + ("-max" if sees_windows else "") + ("-fcn" if ensemble else "")
+    assert bool(len(result.proposals)) == sees_windows
+    np.testing.assert_array_equal(result.labels, labels(tmp_path / "out" / segmenter.name, FIRST))
 
 
 def test_a_run_is_only_read(runs: dict[str, Path], case: Case, tmp_path: Path) -> None:
@@ -278,7 +297,6 @@ def test_weights_that_do_not_do(runs: dict[str, Path], case: Case, tmp_path: Pat
     tensors, about = read_safetensors(network)
     del about["recipe"]["crf.iterations"]
     model = build_network("deconvnet", recipe)
-    from deconvnet.models.weight_files import save_safetensors
     save_safetensors(model, tmp_path / "lacks.safetensors", about)
     with pytest.raises(UsageError, match="lacks.safetensors: its recipe lacks crf.iterations"):
         Segmenter.from_weights(tmp_path / "lacks.safetensors")
