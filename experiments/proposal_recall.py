@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from tabulate import tabulate
 
 from deconvnet.conventions import VOC_CLASSES
 from deconvnet.data.voc import VocFolder
@@ -72,9 +73,9 @@ def main(options: argparse.Namespace) -> None:
     objects, recall = measure_recall(work, options.split, options.boxes)
     images = len(folder.image_ids(options.split))
     print(f"{options.source}, edges: {work.edges}, {options.split}: {objects} objects in {images} images")
-    print("boxes     " + "".join(f"{count:>8}" for count in options.boxes))
-    for overlap, values in recall.items():
-        print(f"IoU {overlap}   " + "".join(f"{value:8.3f}" for value in values))
+    print(tabulate([(f"IoU {overlap}", *(f"{value:.3f}" for value in values)) for overlap, values in recall.items()],
+                   ("boxes", *map(str, options.boxes)), tablefmt="plain", disable_numparse=True,
+                   colalign=("left", *["right"] * len(options.boxes))))
     if options.out:
         write_json(options.out, {
             "command": "python -m experiments.proposal_recall --voc-root VOC --split "

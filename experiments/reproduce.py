@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tabulate import tabulate
+
 from deconvnet.conventions import VOC_CLASSES
 from deconvnet.data.row_files import read_outline
 from deconvnet.data.voc import check_split
@@ -168,14 +170,14 @@ def to_markdown(run: dict[str, str], results: list[Result], lines: list[dict[str
     for column in columns:
         of = "" if column == "mean" else f"mean of {len(subset)}: "
         header += [f"{of}{PAPER}", "this run", "difference"] if with_paper else [f"{of}this run"]
-    table = [[*header, "pixel accuracy: this run"]]
+    table = []
     for result in results:
         images = f", {result.images} images" if result.images else ""
         cells = [result.row.title, f"{result.source}{images}" if result.iou else "not run"]
         for column in columns:
             cells += _cells(by_cell[result.row.title, column], with_paper)
         table.append([*cells, _number(result.pixel_accuracy)])
-    text += _table(table)
+    text.append(_table([*header, "pixel accuracy: this run"], table))
     if scored and scored[0].background_only is not None:
         text += ["", f"Label maps of nothing but {classes[0]} would have a mean of {scored[0].background_only:.1f} "
                      "here."]
@@ -189,11 +191,10 @@ def to_markdown(run: dict[str, str], results: list[Result], lines: list[dict[str
     text += ["", "## IoU of each class, percent", ""]
     if with_paper:
         text += [f"In each cell: {PAPER}, this run, difference.", ""]
-    table = [["class", *(result.row.title for result in results)]]
+    table = []
     for name in [*classes, *columns]:
-        table.append([name, *(" ".join(cell.rjust(5) for cell in _cells(by_cell[result.row.title, name], with_paper))
-                              for result in results)])
-    text += _table(table)
+        table.append([name, *(" ".join(_cells(by_cell[result.row.title, name], with_paper)) for result in results)])
+    text.append(_table(["class", *(result.row.title for result in results)], table))
     missing = [result for result in results if not result.iou]
     if missing:
         text += ["", "## Not run", "", *(f"- {result.row.title}: `{result.command}`" for result in missing)]
@@ -209,12 +210,9 @@ def _number(value: float | None, sign: str = "") -> str:
     return "-" if value is None else f"{value:{sign}.1f}"
 
 
-def _table(rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["| " + " | ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in
-                                                        zip(row[1:], widths[1:], strict=True))]) + " |" for row in rows]
-    rule = "|" + "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]) + "|"
-    return [lines[0], rule, *lines[1:]]
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    return tabulate(rows, header, tablefmt="pipe", disable_numparse=True,
+                    colalign=("left", *["right"] * (len(header) - 1)))
 
 
 def to_csv(lines: list[dict[str, Any]]) -> str:

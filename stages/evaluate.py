@@ -6,6 +6,8 @@ import math
 import sys
 from pathlib import Path
 
+from tabulate import tabulate
+
 from deconvnet.data.dataset import SegmentationDataset
 from deconvnet.data.voc import VocFolder
 from deconvnet.evaluation.comp6 import pack_comp6
@@ -21,7 +23,6 @@ log = logging.getLogger(__name__)
 
 def print_table(confusion: ConfusionMatrix, subset: list[str]) -> None:
     """Prints the four metrics and the per-class IoU, in percent."""
-    width = max(len("frequency weighted IoU"), *map(len, confusion.classes))
     print(f"{confusion.images} images, {int(confusion.counts.sum())} labelled pixels")
     rows = [
         ("pixel accuracy", confusion.pixel_accuracy()),
@@ -31,16 +32,19 @@ def print_table(confusion: ConfusionMatrix, subset: list[str]) -> None:
     ]
     if subset:
         rows.append((f"mean IoU of {len(subset)}", confusion.mean_iou(subset)))
-    for name, value in rows:
-        print(f"{name:{width}} {percent(value)}")
+    _print_percent(rows)
     print("\nIoU of each class")
-    for name, value in zip(confusion.classes, confusion.class_iou(), strict=True):
-        print(f"{name:{width}} {percent(value)}")
+    _print_percent(list(zip(confusion.classes, confusion.class_iou(), strict=True)))
+
+
+def _print_percent(rows: list[tuple[str, float]]) -> None:
+    print(tabulate([(name, percent(value)) for name, value in rows], tablefmt="plain", disable_numparse=True,
+                   colalign=("left", "right")))
 
 
 def percent(value: float) -> str:
     """A fraction as a percentage; "-" for a metric that does not exist."""
-    return f"{'-':>6}" if math.isnan(value) else f"{100 * value:6.2f}"
+    return "-" if math.isnan(value) else f"{100 * value:.2f}"
 
 
 def main(options: argparse.Namespace) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 
 import h5py
 import numpy as np
+from tabulate import tabulate
 from torch import Tensor
 
 from deconvnet.data.row_files import attributes_of, opened, read_rows
 from deconvnet.models.layer_table import layer_table
 from deconvnet.models.weight_files import read_safetensors
-from deconvnet.recipe import Recipe, recipe_difference, recipe_keys, recipe_to_dict
+from deconvnet.recipe import Recipe, recipe_difference, recipe_keys, recipe_to_dict, shapes
 from deconvnet.recipe_files import load_recipe
 from deconvnet.support.errors import UsageError
 from deconvnet.training.checkpoint import load_checkpoint
@@ -42,11 +43,11 @@ def print_network(recipe: Recipe) -> None:
 
 
 def print_recipe(recipe: Recipe) -> None:
-    """Every key: value, mark, the paper's default where it differs, note with the origin."""
+    """Every key: value, mark, the paper's default where it differs, note with the origin, what it shapes."""
     paper = recipe_to_dict(Recipe())
     print(f"Recipe {recipe.name}. * differs from the paper's default. [P]: paper, [R]: the authors' release, "
           "[I]: inferred; no mark: our own choice.")
-    section = ""
+    section, shaped = "", shapes(recipe)
     for name, (value, item) in recipe_keys(recipe).items():
         if name.rpartition(".")[0] != section:
             section = name.rpartition(".")[0]
@@ -55,6 +56,7 @@ def print_recipe(recipe: Recipe) -> None:
         default = f"   (paper: {_short(paper[name])})" if differs else ""
         print(f"{'*' if differs else ' '} {name} = {_short(value)}{default}")
         print(f"      {item.metadata['note']}")
+        print(f"      shapes: {', '.join(shaped[name]) or 'nothing'}")
 
 
 def print_checkpoint(path: Path) -> None:
@@ -130,12 +132,9 @@ def print_differences(made_with: dict[str, Any]) -> None:
 
 
 def print_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-    """Columns as wide as their contents, the first one to the left, numbers to the right."""
-    lines = [header, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    for line in lines:
-        cells = [cell.rjust(width) for cell, width in zip(line, widths, strict=True)]
-        print("  ".join([line[0].ljust(widths[0]), *cells[1:]]).rstrip())
+    """Prints a plain table: the first column aligned left, the others right."""
+    print(tabulate(rows, header, tablefmt="plain", disable_numparse=True,
+                   colalign=("left", *["right"] * (len(header) - 1))))
 
 
 def _dataset(data: h5py.Dataset) -> tuple[str, str, str]:

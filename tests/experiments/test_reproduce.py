@@ -82,7 +82,7 @@ def test_all_rows_beside_the_paper(run: Path, capsys: pytest.CaptureFixture) -> 
             assert float(line["this_run"]) == pytest.approx(value, abs=1e-9), (row.title, name)
             assert float(line["paper_voc2012_test"]) == pytest.approx(theirs[name], abs=1e-9)
             assert float(line["difference"]) == pytest.approx(value - theirs[name], abs=1e-9)
-        assert f"{theirs['cat']:5.1f} {expected['cat']:5.1f} {expected['cat'] - theirs['cat']:+5.1f}" in out
+        assert f"{theirs['cat']:.1f} {expected['cat']:.1f} {expected['cat'] - theirs['cat']:+.1f}" in out
     assert "different tasks" in out and "paper (VOC 2012 test)" in out and "Not run" not in out
     assert "stage 2: not trained in this run folder" in out
     assert (run / "report" / "table1.md").read_text() in out

@@ -12,7 +12,7 @@ from deconvnet.inference.score_files import write_scores
 from deconvnet.models.build import build_network
 from deconvnet.models.layer_table import layer_table
 from deconvnet.models.network_files import save_network
-from deconvnet.recipe import Network, Recipe, recipe_keys, recipe_to_dict
+from deconvnet.recipe import Network, Recipe, recipe_keys, recipe_to_dict, shapes
 from deconvnet.recipe_files import load_recipe
 from deconvnet.training.checkpoint import save_checkpoint
 from stages.cli import run_command
@@ -83,7 +83,8 @@ def test_recipe_shows_every_key_its_value_mark_and_note(capsys: pytest.CaptureFi
     assert inspect("recipe", "--recipe", "tiny", "--set", "solver.momentum=0.8") == 0
     out = capsys.readouterr().out
     for name, (_, item) in recipe_keys().items():
-        assert f" {name} = " in out and item.metadata["note"] in out
+        shaped = ", ".join(shapes()[name]) or "nothing"
+        assert f" {name} = " in out and f"{item.metadata['note']}\n      shapes: {shaped}\n" in out
     assert "* solver.momentum = 0.8   (paper: 0.9)" in out and "  solver.weight_decay = 0.0005\n" in out
     assert inspect("recipe") == 0
     assert "\n* " not in capsys.readouterr().out  # the paper's own recipe differs in nothing
@@ -130,7 +131,7 @@ def test_score_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write_scores(tmp_path / "one.h5", np.zeros((3, 20, 30), np.float32), "float16", "0123456789abcdef")
     assert inspect(tmp_path / "one.h5") == 0
     out = capsys.readouterr().out
-    assert "one.h5: score maps of an image" in out and "scores   3 x 20 x 30  float16" in out
+    assert "one.h5: score maps of an image" in out and "scores     3 x 20 x 30    float16" in out
 
 
 def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
