@@ -126,7 +126,7 @@ def _windows_wrong(columns: Columns, _: np.ndarray, sides: np.ndarray,
 
 
 def _box_wrong(boxes: np.ndarray, sides: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2:] <= boxes[:, :2]).any(1) | (boxes[:, 2:] > sides).any(1)
+    return np.any(boxes[:, 2:] <= boxes[:, :2], 1) | np.any(boxes[:, 2:] > sides, 1)
 
 
 def check_first(first: np.ndarray) -> None:

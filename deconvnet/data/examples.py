@@ -25,7 +25,7 @@ from deconvnet.support.errors import UserError
 Example = tuple[Tensor, Tensor, int]  # picture uint8 3 x H x W, labels uint8 H x W, the row it was made from
 
 
-class WindowCrops(Dataset):
+class WindowCrops(Dataset[Example]):
     """Windows of a windows file, cropped to the network's input. Asked for by (position, row).
 
     augment: a random crop and a random horizontal flip [P 6.1], drawn from (seed, position); else, recipe key
@@ -42,7 +42,8 @@ class WindowCrops(Dataset):
         self.images = rows.image
         self.own_only = rows.attributes["stage"] == 1 and recipe.windows.stage1_labels == "object"
         self._file: h5py.File | None = None
-        self._read = OrderedDict()  # the last few images: windows of one image follow each other in validation
+        # The last few images: windows of one image follow each other in validation.
+        self._read: OrderedDict[str, tuple[np.ndarray, np.ndarray, list[VocObject]]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -99,6 +100,7 @@ class WindowCrops(Dataset):
 
     def _image(self, image_id: str) -> tuple[np.ndarray, np.ndarray, list[VocObject]]:
         if image_id not in self._read:
+            assert self.voc is not None  # __init__ asked for it, since no crops are stored
             image, mask = self.voc.read_pair(image_id)
             self.rows.check_size(image_id, mask.shape)
             least = self.recipe.data.least_object_pixels
@@ -122,7 +124,7 @@ class WindowCrops(Dataset):
 
     def _decoded(self, row: int, encoded: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         try:
-            with Image.open(io.BytesIO(encoded)) as header:  # before a wrong size takes memory
+            with Image.open(io.BytesIO(encoded.data)) as header:  # before a wrong size takes memory
                 size = header.size
         except Exception as error:  # Pillow raises many kinds
             raise self._damaged(row, str(error)) from None
@@ -136,7 +138,7 @@ class WindowCrops(Dataset):
         return UserError(f"{self.rows.path}: the crop of row {row} is damaged ({why}); make the file again")
 
 
-class ImageCanvases(Dataset):
+class ImageCanvases(Dataset[Example]):
     """Whole images on a square canvas, for FCN. Asked for by (position, index into image_ids)."""
 
     def __init__(self, voc: SegmentationDataset, image_ids: list[str], side: int, augment: bool,

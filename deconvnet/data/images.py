@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from deconvnet.support.errors import UserError
 
@@ -68,7 +68,7 @@ def read_label_png(path: Path | str) -> np.ndarray:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     """The image, not decoded yet. One that is too large is refused here: half a megabyte may hold 169 megapixels."""
     try:
         with warnings.catch_warnings():
@@ -78,6 +78,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             _check_pixels(str(path), picture.width, picture.height)
             yield picture
     except Image.DecompressionBombError:
+        assert Image.MAX_IMAGE_PIXELS is not None  # without a limit there is no such error
         raise UserError(_too_large(path, f"over {2 * Image.MAX_IMAGE_PIXELS:,} pixels")) from None
     except (UserError, MemoryError):
         raise

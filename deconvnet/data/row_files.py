@@ -41,7 +41,7 @@ from deconvnet.data.columns import (
 )
 from deconvnet.data.contents import HASH
 from deconvnet.data.voc import fingerprint_of
-from deconvnet.schemas import ProposalAttributes, WindowAttributes, checked
+from deconvnet.schemas import ProposalAttributes, RowAttributes, WindowAttributes, checked
 from deconvnet.support.atomic import hdf5_written_whole
 from deconvnet.support.errors import UserError
 from deconvnet.support.interrupts import StopRequest
@@ -65,7 +65,7 @@ class WindowRows:
 
 FORMAT_VERSION = 2  # 1 had crops of variable length and no checksums
 JSON_ATTRIBUTES = ("classes", "recipe", "shaped_by")
-ATTRIBUTES = {"proposals": ProposalAttributes, "windows": WindowAttributes}
+ATTRIBUTES: dict[str, type[RowAttributes]] = {"proposals": ProposalAttributes, "windows": WindowAttributes}
 ROW_FIELDS = tuple(COLUMNS["windows"])
 CHUNK = 1 << 16  # bytes of encoded crops under one checksum: a crop is read with little of its neighbours
 REMEDY = "remove it and make it again with stages.build_proposals"

@@ -11,6 +11,7 @@ labelled pixels (visible, without the rim), so that they agree with boxes taken 
 
 import json
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import cv2
@@ -69,7 +70,8 @@ def _generate(folder: Path, train: int, val: int, seed: int, side: int) -> Path:
     return folder
 
 
-def draw_scene(seed: int, split: str, index: int, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict]]:
+def draw_scene(seed: int, split: str, index: int,
+               side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
     """One image (RGB uint8), its class and object masks (uint8, with void), and its objects in drawing order.
 
     An object: name, box (x1, y1, x2, y2; 0-based, half-open), truncated (reaches the border), occluded (in part).
@@ -78,7 +80,7 @@ def draw_scene(seed: int, split: str, index: int, side: int) -> tuple[np.ndarray
     height, width = _size(random, side)
     image = _background(random, height, width)
     numbers = np.zeros((height, width), np.uint8)
-    classes, objects = [0], []
+    classes, objects = [0], list[dict[str, Any]]()
     names = [_first_class(seed, split, index), *_extra_classes(random, random.choice(4, p=[0.3, 0.3, 0.25, 0.15]))]
     sizes = np.sort(np.exp(random.uniform(np.log(0.2), np.log(0.9), len(names))))[::-1]  # the largest is farthest back
     random.shuffle(names)
@@ -131,7 +133,7 @@ def _paths(folder: Path, image_id: str) -> list[Path]:
 
 
 def _write_scene(folder: Path, image_id: str, image: np.ndarray, class_mask: np.ndarray, object_mask: np.ndarray,
-                 objects: list[dict]) -> None:
+                 objects: list[dict[str, Any]]) -> None:
     picture_path, class_path, object_path, xml_path = _paths(folder, image_id)
     with atomic_write(picture_path) as temporary:
         Image.fromarray(image).save(temporary, quality=95)
@@ -140,7 +142,7 @@ def _write_scene(folder: Path, image_id: str, image: np.ndarray, class_mask: np.
     write_text(xml_path, _annotation(image_id, image.shape[1], image.shape[0], objects))
 
 
-def _annotation(image_id: str, width: int, height: int, objects: list[dict]) -> str:
+def _annotation(image_id: str, width: int, height: int, objects: list[dict[str, Any]]) -> str:
     """VOC's XML; its corners are 1-based and inclusive, so only xmin and ymin differ from ours by one."""
     root = ElementTree.Element("annotation")
 
@@ -158,9 +160,9 @@ def _annotation(image_id: str, width: int, height: int, objects: list[dict]) -> 
     for item in objects:
         x1, y1, x2, y2 = item["box"]
         node = add(root, "object")
-        for tag, value in (("name", item["name"]), ("pose", "Unspecified"), ("truncated", int(item["truncated"])),
-                           ("occluded", int(item["occluded"])), ("difficult", 0)):
-            add(node, tag, value)
+        for tag, text in (("name", item["name"]), ("pose", "Unspecified"), ("truncated", int(item["truncated"])),
+                          ("occluded", int(item["occluded"])), ("difficult", 0)):
+            add(node, tag, text)
         box = add(node, "bndbox")
         for tag, value in (("xmin", x1 + 1), ("ymin", y1 + 1), ("xmax", x2), ("ymax", y2)):
             add(box, tag, value)
@@ -220,7 +222,7 @@ def _place(random: np.random.Generator, kind: Kind, size: float, numbers: np.nda
 def _background(random: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Slow noise in muted colours, cluttered with muted, textured patches and lines; RGB uint8."""
     coarse = random.uniform(70, 190, (random.integers(3, 6), random.integers(3, 6), 1)) + random.normal(0, 12, 3)
-    image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    image: np.ndarray = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
     ys, xs = np.mgrid[:height, :width]
     for _ in range(random.integers(4, 10)):
         patch = np.zeros((height, width), np.uint8)

@@ -13,7 +13,7 @@ Whatever cannot be trusted is an error that names the file; nothing is converted
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -119,8 +119,13 @@ class VocFolder:
         choices = ((("JPEGImages", ".jpg"), ("JPEGImages", ".png")), masks, (*objects, ("Annotations", ".xml")))
         root = os.path.abspath(self.root)
         there = {folder: _names(self.root / folder) for kind in choices for folder, _ in kind}
-        return [tuple(next((f"{root}/{folder}/{image_id}{suffix}" for folder, suffix in kind
-                            if f"{image_id}{suffix}" in there[folder]), "") for kind in choices)
+
+        def first(kind: Iterable[tuple[str, str]], image_id: str) -> str:
+            return next((f"{root}/{folder}/{image_id}{suffix}" for folder, suffix in kind
+                         if f"{image_id}{suffix}" in there[folder]), "")
+
+        picture, mask, told_apart = choices
+        return [(first(picture, image_id), first(mask, image_id), first(told_apart, image_id))
                 for image_id in image_ids]
 
     def read_image(self, image_id: str) -> np.ndarray:

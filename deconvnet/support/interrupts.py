@@ -9,9 +9,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from deconvnet.support.errors import UserError
 
@@ -21,7 +22,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 IMPATIENT = 1.0  # seconds after which another Ctrl-C is meant: `timeout` and shells send a signal twice at once
 
 
-def _set_handlers(handler: object) -> dict[int, object]:
+Handler = Callable[[int, FrameType | None], Any] | int | None  # as signal.signal takes and returns it
+
+
+def _set_handlers(handler: Handler) -> dict[int, Handler]:
     """Gives the signals that are not ignored a handler; returns those they had."""
     taken = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     return {number: signal.signal(number, handler) for number in taken}
@@ -123,7 +127,7 @@ class Interruptible:
 
 def _made_of_an_interruption(error: BaseException | None) -> bool:
     """Whether an error arose while a KeyboardInterrupt was on its way: a bug's kind, not a full disk or the user's."""
-    if isinstance(error, UserError | OSError | MemoryError | KeyboardInterrupt):
+    if error is None or isinstance(error, UserError | OSError | MemoryError | KeyboardInterrupt):
         return False
     while error := error.__cause__ or error.__context__:
         if isinstance(error, KeyboardInterrupt):

@@ -1,16 +1,17 @@
 """Progress bars: a line that moves on a terminal, a line now and then in a log file."""
 
 import sys
+from collections.abc import Iterable
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
 
-def progress(*arguments: Any, **options: Any) -> tqdm:
+def progress(items: Iterable[Any] | None = None, **options: Any) -> "tqdm[Any]":
     """tqdm with remaining time; where stderr is no terminal it prints a line every half minute."""
     if sys.stderr.isatty():
-        return tqdm(*arguments, dynamic_ncols=True, mininterval=0.2, **options)
-    return tqdm(*arguments, mininterval=30, file=_Lines(sys.stderr), **options)
+        return tqdm(items, dynamic_ncols=True, mininterval=0.2, **options)
+    return tqdm(items, mininterval=30, file=_Lines(sys.stderr), **options)
 
 
 class _Lines:

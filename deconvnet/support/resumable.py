@@ -58,7 +58,7 @@ def part_path(folder: Path, image_id: str) -> Path:
 def write_part(folder: Path, image_id: str, arrays: Arrays) -> None:
     """Writes an image's arrays whole."""
     with atomic_write(part_path(folder, image_id)) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # none is named as savez's option allow_pickle
 
 
 def read_part(folder: Path, image_id: str) -> Arrays:
@@ -87,10 +87,10 @@ def _results(image_ids: list[str], work: Callable[[str], Arrays], folder: Path,
         return
     pool = WorkerPool(workers, initializer=_start_worker, initargs=(work, folder))
     try:
-        waiting, running = iter(image_ids), dict[Future, str]()
+        waiting, running = iter(image_ids), dict[Future[UserError | None], str]()
         while True:
-            while len(running) < 4 * workers and (image_id := next(waiting, None)) is not None:
-                running[pool.submit(_one_here, image_id)] = image_id
+            while len(running) < 4 * workers and (following := next(waiting, None)) is not None:
+                running[pool.submit(_one_here, following)] = following
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -110,6 +110,9 @@ def _one(image_id: str, work: Callable[[str], Arrays], folder: Path) -> UserErro
         return UserError(describe(error))
     write_part(folder, image_id, arrays)
     return None
+
+
+_work_here: tuple[Callable[[str], Arrays], Path]  # a worker's own
 
 
 def _start_worker(work: Callable[[str], Arrays], folder: Path) -> None:

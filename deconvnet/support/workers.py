@@ -7,6 +7,7 @@ import threading
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import popen_fork, popen_spawn_posix, resource_tracker
 from multiprocessing.context import BaseContext, ForkContext, ForkProcess, SpawnContext, SpawnProcess
+from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any
 
@@ -14,7 +15,7 @@ from deconvnet.support.errors import UsageError
 from deconvnet.support.interrupts import StopRequest, unseen
 
 
-class _Worker:
+class _Worker(BaseProcess):
     """Mixed into a Process: Ctrl-C, SIGTERM and SIGHUP do not reach it; it ends with its parent, killed or not."""
 
     def start(self) -> None:
@@ -29,7 +30,9 @@ class _Worker:
 
 def _end_with_parent() -> None:
     """A parent that was killed cannot end its workers, and they would wait for work for ever."""
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a worker
+    parent.join()
     os._exit(1)
 
 
@@ -81,7 +84,7 @@ class WorkerPool(ProcessPoolExecutor):
     def __init__(self, workers: int, **options: Any) -> None:
         super().__init__(workers, mp_context=worker_context("spawn"), **options)
 
-    def submit(self, *job: Any, **options: Any) -> Future:
+    def submit(self, *job: Any, **options: Any) -> Future[Any]:
         """As it was; an interruption between two lines of it would leave a pool that cannot be shut down."""
         with StopRequest():
             return super().submit(*job, **options)
