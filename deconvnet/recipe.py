@@ -369,12 +369,12 @@ class Recipe:
     crf: Crf = field(default_factory=Crf)
 
 
-def recipe_keys(recipe: Recipe | None = None) -> dict[str, tuple[Any, dataclasses.Field]]:
+def recipe_keys(recipe: Recipe | None = None) -> dict[str, tuple[Any, dataclasses.Field[Any]]]:
     """Every key by its dotted name, with its value in `recipe` (default: the paper's) and its field."""
     return {name: (value, item) for name, value, item, _ in _walk(recipe or Recipe())}
 
 
-def _walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field, tuple[str, ...]]]:
+def _walk(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, dataclasses.Field[Any], tuple[str, ...]]]:
     """Every key: dotted name, value, field, what it shapes."""
     for item in dataclasses.fields(node):
         value = getattr(node, item.name)

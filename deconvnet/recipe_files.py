@@ -4,7 +4,7 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from deconvnet.recipe import VERSION, Recipe, recipe_keys, with_added_keys
@@ -39,7 +39,7 @@ def load_recipe(name: str | Path, overrides: list[str] | tuple[str, ...] = (), c
         raise
     except Exception as error:  # yaml raises its own family of errors
         raise UsageError(f"{path}: not valid YAML: {_first_line(error)}") from None
-    if not OmegaConf.is_dict(loaded):
+    if not isinstance(loaded, DictConfig):
         raise UsageError(f"{path}: expected `key: value` lines")
     version = loaded.pop("version", 1)
     if complete:
@@ -97,7 +97,7 @@ def _merge(recipe: Recipe, changes: Any, source: str) -> Recipe:
         merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(recipe), changes))
     except OmegaConfBaseException as error:
         first = _first_line(error)
-        if isinstance(known.get(error.full_key, (None,))[0], list):
+        if error.full_key in known and isinstance(known[error.full_key][0], list):
             first = "expected a list, such as [1, 2]"
         raise UsageError(f"{source}: recipe key {error.full_key!r}: {first}") from None
     assert isinstance(merged, Recipe)

@@ -13,7 +13,7 @@ import yaml
 from deconvnet.support.atomic import check_name
 from deconvnet.support.errors import UsageError
 
-Keys = dict[str, tuple[Any, dataclasses.Field]]  # by dotted name, as recipe_keys gives them
+Keys = dict[str, tuple[Any, dataclasses.Field[Any]]]  # by dotted name, as recipe_keys gives them
 
 LENGTHS = {"train.iterations": 2, "solver.lr_step": 2, "fcn.iterations": 3}
 MOST_WEIGHTS = 1 << 33  # of a network: 34 times Table 2's

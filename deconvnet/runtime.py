@@ -36,7 +36,8 @@ def prepare(model: nn.Module, runtime: Runtime, device: torch.device) -> nn.Modu
     tf32 = runtime.precision == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
-    return model.to(device, memory_format=torch.channels_last if runtime.channels_last else torch.preserve_format)
+    layout = torch.channels_last if runtime.channels_last else torch.preserve_format
+    return model.to(device).to(memory_format=layout)
 
 
 def choose_device(name: str) -> torch.device:

@@ -128,7 +128,7 @@ class RowAttributes(Schema):
     split: str
     fingerprint: str
     classes: Json[ClassNames]
-    shaped_by: Json[dict[str, Any]]
+    shaped_by: Json[Any]  # each kind's own
     recipe: Json[dict[str, Any]]
 
 
@@ -136,6 +136,7 @@ class ProposalAttributes(RowAttributes):
     """Those of proposals."""
 
     edges: str
+    shaped_by: Json[dict[str, Any]]
 
 
 class WindowKeys(Schema):

@@ -23,7 +23,8 @@ def build_network(name: str, recipe: Recipe) -> nn.Module:
         raise UserError(f"recipe key {width} is {recipe_to_dict(recipe)[width]:g}: the weights take {size / 1e9:.0f} "
                         f"GB, this machine has {machine_memory() / 1e9:.0f} GB: lower it")
     model = spec.build(recipe)
-    model.initialise(torch.Generator().manual_seed(recipe.seed))
+    generator = torch.Generator().manual_seed(recipe.seed)
+    model.initialise(generator)  # type: ignore[operator]  # build's networks have it; nn.Module says nothing of it
     return model
 
 

@@ -80,7 +80,7 @@ class _Field:
 
 class _Reader:
     def __init__(self, data: np.ndarray) -> None:
-        self.data = memoryview(data)
+        self.data = data.data
         self.fields_left = MOST_FIELDS
 
     def network(self) -> dict[str, CaffeLayer]:

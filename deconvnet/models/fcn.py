@@ -39,6 +39,8 @@ FACTORS = {"upscore2": 2, "upscore_pool4": 2, "upscore8": 8, "upscore16": 16, "u
 class Fcn(Vgg16Network):
     """One of the three. Input N x 3 x H x W (RGB minus mean, any size), output scores N x classes x H x W."""
 
+    score_fr: nn.Conv2d
+
     def __init__(self, stride: int, class_count: int, recipe: recipes.Fcn, conv_std: float = 0.0) -> None:
         """stride: 32, 16 or 8, of the finest scores; conv_std: of random convolutions, 0 for He's. Raises UsageError
         for an fc6 kernel that cannot be aligned."""

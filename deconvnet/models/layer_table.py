@@ -44,7 +44,7 @@ def layer_table(recipe: Network, class_count: int) -> list[Layer]:
         count = sum(values.numel() for module in own for values in module.parameters())
         flops = sum(counter.get_flop_counts()[f"DeconvNet.{name}"].values())
         rows.append(Layer(PAPER_NAMES.get(name, name.replace("_", "-")), layer.kernel_size[0], layer.stride[0],
-                          layer.padding[0], *_size(output), count, flops))
+                          int(layer.padding[0]), *_size(output), count, flops))
 
     def resized(name: str, before: Tensor, after: Tensor) -> None:
         side = max(before.shape[-1] // after.shape[-1], after.shape[-1] // before.shape[-1])

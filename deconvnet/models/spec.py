@@ -24,7 +24,7 @@ class Start:
 
     training: str
     checkpoint: str
-    fill: "Callable[[nn.Module, dict[str, Tensor]], None] | None" = None
+    fill: "Callable[[Any, dict[str, Tensor]], None] | None" = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,10 @@ class TrainingSpec:
     start: Start | None = None
 
 
+def _no_canvas(_: Recipe) -> int:
+    raise TypeError("a network that sees windows has no canvas")
+
+
 @dataclass(frozen=True)
 class NetworkSpec:
     """A network that the commands can train, score images with, and put into the table.
@@ -76,7 +80,7 @@ class NetworkSpec:
     trainings: Callable[[Recipe], list[TrainingSpec]]
     describe: Callable[[Recipe], dict[str, Any]]
     recipe_section: str
-    canvas: Callable[[Recipe], int] | None = None
+    canvas: Callable[[Recipe], int] = _no_canvas
     by_stage: bool = False
     paper: str | None = None
     partner: str = ""

@@ -33,7 +33,8 @@ class Unpool(nn.Module):
     def forward(self, x: Tensor, switches: Tensor | None, size: torch.Size | None = None) -> Tensor:
         """size: of the map that was pooled, where its sides may be odd."""
         if self.kind == "switches":
-            return F.max_unpool2d(x, switches, 2, output_size=size)
+            assert switches is not None  # Pool has them
+            return F.max_unpool2d(x, switches, (2, 2), output_size=size)
         if self.kind == "fixed":
             return F.conv_transpose2d(x, _top_left(x), stride=2, groups=x.shape[1])
         if self.kind == "average":  # average pooling's transpose: a value is divided among its four places

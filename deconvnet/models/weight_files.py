@@ -92,9 +92,9 @@ def _digest(tensors: Mapping[str, Tensor | np.ndarray], text: str) -> str:
         value = tensors[name]
         found.update(f"\n{name} {str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}\n".encode())
         if isinstance(value, Tensor):
-            found.update(value.reshape(-1).view(torch.uint8).numpy())
+            found.update(value.reshape(-1).view(torch.uint8).numpy().data)
         else:
-            found.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+            found.update(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
     return found.hexdigest()
 
 
