@@ -52,7 +52,7 @@ class CrfPool:
 
     def _map(self, work: Callable[[np.ndarray, np.ndarray, CrfParameters], np.ndarray],
              jobs: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
-        pending: deque[tuple[str, Future]] = deque()
+        pending: deque[tuple[str, Future[np.ndarray]]] = deque()
         for key, image, probabilities in jobs:
             pending.append((key, self._submit(work, key, image, probabilities)))
             most = max(1, min(self.most_pending, PENDING_BYTES // max(1, probabilities.nbytes)))
@@ -63,7 +63,7 @@ class CrfPool:
             yield _result(*pending.popleft())
 
     def _submit(self, work: Callable[[np.ndarray, np.ndarray, CrfParameters], np.ndarray], key: str, image: np.ndarray,
-                probabilities: np.ndarray) -> Future:
+                probabilities: np.ndarray) -> Future[np.ndarray]:
         try:
             return self._executor.submit(work, image, probabilities, self.parameters)
         except BrokenProcessPool as error:
@@ -79,7 +79,7 @@ def _labels(image: np.ndarray, probabilities: np.ndarray, parameters: CrfParamet
     return dense_crf(image, probabilities, parameters).argmax(axis=0).astype(np.uint8)
 
 
-def _result(key: str, future: Future) -> tuple[str, np.ndarray]:
+def _result(key: str, future: Future[np.ndarray]) -> tuple[str, np.ndarray]:
     try:
         return key, future.result()
     except BrokenProcessPool as error:

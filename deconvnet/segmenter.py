@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -108,7 +109,7 @@ class Segmenter:
         self.proposer = Proposer(recipe, edge_model, run)
         self._turn = threading.Lock()
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         edge_model = self.proposer.edge_model
         return type(self), (self.recipe, self.networks, self.crf, edge_model.resolve() if edge_model else None)
 
@@ -243,7 +244,9 @@ class Segmenter:
         """Class probabilities, float32 C x H x W, of the scores of each of the networks, before the CRF."""
         from deconvnet.inference.ensemble import ensemble, softmax
 
-        return ensemble(*scores, self.recipe.infer.ensemble_rule) if len(scores) == 2 else softmax(scores[0])
+        if len(scores) == 2:
+            return ensemble(scores[0], scores[1], self.recipe.infer.ensemble_rule)
+        return softmax(scores[0])
 
     def _segmentation(self, picture: np.ndarray, boxes: np.ndarray, probabilities: np.ndarray) -> Segmentation:
         return Segmentation(most_probable(probabilities), probabilities, boxes, self.class_names, picture)

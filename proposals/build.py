@@ -3,9 +3,11 @@
 import hashlib
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -45,12 +47,13 @@ class ProposalWork:
     @property
     def edges(self) -> str:
         """The edge detector's name, as logs and files tell it; "none (SOURCE)" for a source without one."""
-        return self.shaped_by().get("edges", f"none ({self.recipe.proposals.source})")
+        return str(self.shaped_by().get("edges", f"none ({self.recipe.proposals.source})"))
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in vars(self).items() if name != "source"}  # OpenCV's forest stays here
 
     def __call__(self, image_id: str) -> Arrays:
+        assert self.voc is not None  # it has been given images to read
         image = self.voc.read_image(image_id)
         boxes, scores = self.propose(image)
         return {"size": np.array(image.shape[:2], np.int32), "boxes": boxes, "scores": scores}
@@ -82,6 +85,7 @@ class WindowWork:
         if self.stage == 1:
             rows = stage1_rows(objects, keys)
         else:
+            assert self.proposals is not None  # stage 2 has them
             with opened(self.proposals) as file:
                 boxes, scores = (file[name][self.spans[image_id]] for name in ("boxes", "scores"))
             rows = stage2_rows(objects, boxes, scores, keys)
@@ -144,8 +148,8 @@ def build_windows(run: RunFolder, split: str, stage: int, materialize: bool, wor
     _build(run, run.windows(stage, split), split, work, attributes, shaped_by, workers, on_error, ids)
 
 
-def _build(run: RunFolder, path: Path, split: str, work, attributes: dict, shaped_by: dict, workers: int, on_error: str,
-           image_ids: list[str] | None = None) -> None:
+def _build(run: RunFolder, path: Path, split: str, work: Callable[[str], Arrays], attributes: dict[str, Any],
+           shaped_by: dict[str, Any], workers: int, on_error: str, image_ids: list[str] | None = None) -> None:
     voc = run.voc()
     fingerprint = voc.fingerprint(split)
     kind = attributes["format"]
@@ -161,7 +165,7 @@ def _build(run: RunFolder, path: Path, split: str, work, attributes: dict, shape
         if own and parts.exists():  # it was killed while it removed them
             remove_parts(parts)
         return
-    if changed and not own:
+    if existing and changed and not own:
         check_contents(run, existing)
     ids = image_ids or (existing.image_ids if existing else voc.image_ids(split))
     hashes = dict(zip(ids, hashes_of(run, ids, kind), strict=True))
@@ -177,7 +181,7 @@ def _build(run: RunFolder, path: Path, split: str, work, attributes: dict, shape
     _tell(path, kind, split, voc.classes)
 
 
-def _existing(run: RunFolder, path: Path, kind: str, fingerprint: str, shaped_by: dict) -> Rows | None:
+def _existing(run: RunFolder, path: Path, kind: str, fingerprint: str, shaped_by: dict[str, Any]) -> Rows | None:
     """The file that is there already. Raises UsageError for one that was made with other settings."""
     if not path.exists():
         return None

@@ -50,7 +50,8 @@ class GradientDetector:
 
     def __call__(self, image: np.ndarray) -> EdgeMap:
         lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-        strength = sum(colour_steps(lab, sigma) for sigma in SCALES) / (len(SCALES) * FULL_STRENGTH)
+        steps = np.asarray(sum(colour_steps(lab, sigma) for sigma in SCALES))
+        strength = steps / (len(SCALES) * FULL_STRENGTH)
         return thinned_edges(np.clip(strength, 0, 1), ridge_orientation(strength))
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ from deconvnet.support.errors import UsageError, UserError
 log = logging.getLogger(__name__)
 
 
-def prediction_settings(recipe: Recipe, name: str, split: str | None, scores: list[str], crf: bool) -> dict:
+def prediction_settings(recipe: Recipe, name: str, split: str | None, scores: list[str], crf: bool) -> dict[str, Any]:
     """What tells label maps made in one way from those made in another.
 
     name: the prediction's, deconvnet-max-fcn-crf say (its key is "row", as in folders made before). split: None for
@@ -29,7 +30,7 @@ def prediction_settings(recipe: Recipe, name: str, split: str | None, scores: li
 class Prediction:
     """A folder of label maps made in one way; maps made in another way are not mixed in."""
 
-    def __init__(self, folder: Path, settings: dict, record: dict, replace_others: bool) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], record: dict[str, Any], replace_others: bool) -> None:
         """settings: what tells one way from another; record: what else is written down beside the maps.
 
         replace_others: maps that were made in another way give place to the first new one; else they are an error.

@@ -42,11 +42,12 @@ class SavedScores:
             return scores
         recipe, path = self.scorer.recipe, self.folder / f"{image_id}.h5"
         made_of, shape = self.source.made_of[image_id], (image.shape[:2], len(recipe.data.classes))
-        scores = read_scores(path, *shape, made_of) if path.is_file() else None
-        if scores is None:
+        kept = read_scores(path, *shape, made_of) if path.is_file() else None
+        if kept is None:
             write_scores(path, self._compute(image_id, image), recipe.infer.score_type, made_of)
-            scores = read_scores(path, *shape, made_of)
-        return scores
+            kept = read_scores(path, *shape, made_of)
+            assert kept is not None  # it was written just now
+        return kept
 
     def _compute(self, image_id: str, image: np.ndarray) -> np.ndarray:
         return self.scorer(image_id, image, lambda: self.source.boxes(image_id, image))

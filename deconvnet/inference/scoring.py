@@ -33,7 +33,8 @@ def score_windows(model: nn.Module, image: np.ndarray, windows: np.ndarray, reci
     infer.window_batch at a time, in their own order.
     """
     keys = recipe.infer
-    total = Aggregation(len(recipe.data.classes), *image.shape[:2], keys.aggregate, keys.outside, device)
+    height, width = image.shape[:2]
+    total = Aggregation(len(recipe.data.classes), height, width, keys.aggregate, keys.outside, device)
     fill = outside_value(recipe.windows)
     for first in range(0, len(windows), keys.window_batch):
         batch = windows[first : first + keys.window_batch]

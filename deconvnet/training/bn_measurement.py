@@ -39,7 +39,7 @@ def measure_bn_statistics(model: nn.Module, batches: Iterable[tuple[Tensor, Tens
 
     hooks = [layer.register_forward_pre_hook(add) for layer in layers]
     was_training = model.training
-    kept = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in layers]
+    kept = [(layer.get_buffer("running_mean").clone(), layer.get_buffer("running_var").clone()) for layer in layers]
     model.train()  # each batch is normalised with its own statistics, as in training
     try:
         for pictures, labels, _ in progress(batches, total=count, desc="BN statistics", unit="batch"):
@@ -52,14 +52,14 @@ def measure_bn_statistics(model: nn.Module, batches: Iterable[tuple[Tensor, Tens
             done["batches"] += 1
     except BaseException:
         for layer, (mean, var) in zip(layers, kept, strict=True):
-            layer.running_mean.copy_(mean)
-            layer.running_var.copy_(var)
+            layer.get_buffer("running_mean").copy_(mean)
+            layer.get_buffer("running_var").copy_(var)
         raise
     finally:
         for hook in hooks:
             hook.remove()
         model.train(was_training)
     for layer in layers:
-        layer.running_mean.copy_(sums[layer][0] / done["batches"])
-        layer.running_var.copy_(sums[layer][1] / done["batches"])
+        layer.get_buffer("running_mean").copy_(sums[layer][0] / done["batches"])
+        layer.get_buffer("running_var").copy_(sums[layer][1] / done["batches"])
     return done

@@ -30,7 +30,7 @@ def make_examples(run: RunFolder, training: TrainingSpec) -> Examples:
     learned, validated = (training_data(run, training, split, augment)
                           for split, augment in ((data.train_split, True), (data.val_split, False)))
     if not len(learned) or not len(validated):
-        raise UserError(f"{_where(learned)}: no windows to train on, or none to validate on; are there objects?")
+        raise UserError(f"{_where(run, learned)}: no windows to train on, or none to validate on; are there objects?")
 
     def order(start: int, stop: int) -> Iterator[tuple[int, int]]:
         return example_order(run, training, learned, ORDER, start, stop)
@@ -39,8 +39,10 @@ def make_examples(run: RunFolder, training: TrainingSpec) -> Examples:
     if isinstance(learned, WindowCrops):
         log.info("%s: %d training windows, validation on %d of %d", training.title, len(learned), len(chosen),
                  len(validated))
+        assert isinstance(validated, WindowCrops)  # both are of the training's kind
         made_of = windows_made_of(learned.rows, validated.rows)
     else:
+        assert isinstance(validated, ImageCanvases)
         made_of = images_made_of(run, learned.image_ids, validated.image_ids)
     return Examples(learned, validated, order, chosen, made_of)
 
@@ -97,8 +99,8 @@ def _windows(run: RunFolder, stage: int, split: str, augment: bool, seed: tuple[
     return WindowCrops(rows, voc, run.recipe, augment, seed)
 
 
-def _where(examples: WindowCrops | ImageCanvases) -> str:
-    return str(examples.rows.path if isinstance(examples, WindowCrops) else examples.voc.root)
+def _where(run: RunFolder, examples: WindowCrops | ImageCanvases) -> str:
+    return str(examples.rows.path if isinstance(examples, WindowCrops) else run.voc_root)
 
 
 def _validation_sample(count: int, wanted: int, seed: int) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import cv2
 import torch
@@ -15,9 +16,11 @@ from deconvnet.support.interrupts import StopRequest
 from deconvnet.support.workers import worker_context
 from deconvnet.training.sampling import Batches
 
+Batch = tuple[Tensor, Tensor, Tensor]  # of examples: pictures, labels, rows
 
-def load(dataset: Dataset, items: Iterator[tuple[int, int]] | list[tuple[int, int]], size: int,
-         workers: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+
+def load(dataset: WindowCrops | ImageCanvases, items: Iterator[tuple[int, int]] | list[tuple[int, int]], size: int,
+         workers: int) -> Generator[Batch, None, None]:
     """Batches of pictures (uint8 N x 3 x S x S), labels (uint8 N x S x S) and rows, loaded by worker processes.
 
     The loader draws its workers' seeds from a generator of its own: drawing from the global one would make what
@@ -43,12 +46,12 @@ def load(dataset: Dataset, items: Iterator[tuple[int, int]] | list[tuple[int, in
         while (batch := _next(batches)) is not None:
             if isinstance(batch, UserError):
                 raise batch
-            yield batch
+            yield batch[0], batch[1], batch[2]
     finally:
         del batches  # ends the processes now, not when the last traceback is gone
 
 
-def _next(batches: Iterator) -> list[Tensor] | UserError | None:
+def _next(batches: Iterator[Any]) -> list[Tensor] | UserError | None:
     """The next batch or an error; None at the end."""
     try:
         return next(batches, None)
@@ -59,7 +62,7 @@ def _next(batches: Iterator) -> list[Tensor] | UserError | None:
         return LostWorker(f"a loading process was killed ({what})", "--set train.workers")
 
 
-class _ErrorsAsItems(Dataset):
+class _ErrorsAsItems(Dataset[Example | UserError]):
     """Hands errors on as items: what is raised in a loading process, torch turns into a text of tracebacks.
 
     An error that is no UserError (memory, OpenCV's) becomes one, which names the window.

@@ -82,7 +82,7 @@ def _start(run: RunFolder, model: torch.nn.Module, spec: TrainingSpec, vgg16: Pa
         before = training_specs(run.recipe)[spec.start.training]
         if vgg16:
             raise UsageError(f"--vgg16 is for {before.title}: {spec.title} starts from {before.title}'s checkpoint")
-        start = _finished(run, spec, before)
+        start = _finished(run, spec, before, spec.start.checkpoint)
         content = load_checkpoint(start, run.recipe, device)
         if spec.start.fill:
             spec.start.fill(model, content["model"])
@@ -95,9 +95,9 @@ def _start(run: RunFolder, model: torch.nn.Module, spec: TrainingSpec, vgg16: Pa
     return "random numbers, not ImageNet weights (no --vgg16 file)", None
 
 
-def _finished(run: RunFolder, spec: TrainingSpec, before: TrainingSpec) -> Path:
+def _finished(run: RunFolder, spec: TrainingSpec, before: TrainingSpec, checkpoint: str) -> Path:
     """The checkpoint that a training starts from, of a training that must be finished. Raises UsageError."""
-    start = run.training(before.name) / f"{spec.start.checkpoint}.pt"
+    start = run.training(before.name) / f"{checkpoint}.pt"
     if not start.is_file():
         raise UsageError(f"{start}: {spec.title} starts from {before.title}'s checkpoint: run {before.title} first")
     which = f"--stage {before.stage}" if NETWORKS[before.network].by_stage else f"--model {before.network}"

@@ -15,7 +15,7 @@ CHANGING = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_step_c
             "_get_lr_called_within_step")
 
 
-def parameter_groups(model: nn.Module, solver: Solver, accumulation: int) -> list[dict]:
+def parameter_groups(model: nn.Module, solver: Solver, accumulation: int) -> list[dict[str, Any]]:
     """Weights (with BN scale and shift) and biases: learning rates and decays as in the release.
 
     accumulation: passes whose gradients are averaged. Caffe averages only the gradient of the loss there, after
@@ -74,11 +74,11 @@ class ScheduledSgd:
         if self.solver.rate_rule == "plateau":
             self._apply_rule(accuracy)
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, Any]:
         """All that a checkpoint has to keep."""
         return {"optimizer": self.optimizer.state_dict(), "rule": self.rule.state_dict()}
 
-    def load_state(self, state: dict) -> None:
+    def load_state(self, state: dict[str, Any]) -> None:
         """Goes on from `state`, in the middle of a training. Raises ValueError for one of another optimizer or rule."""
         _check_optimizer(state["optimizer"], self.optimizer)
         _check_alike(state["rule"], self.rule.state_dict(), "the rate rule", CHANGING)
@@ -87,7 +87,7 @@ class ScheduledSgd:
 
     def _apply_rule(self, *accuracy: float) -> None:
         before = self.rate
-        self.rule.step(*accuracy)
+        self.rule.step(*accuracy)  # type: ignore[arg-type]  # the plateau rule's takes one, the others' none
         if self.solver.momentum_rule == "caffe" and self.rate != before:
             for state in self.optimizer.state.values():
                 state["momentum_buffer"].mul_(before / self.rate)

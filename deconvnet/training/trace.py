@@ -35,7 +35,7 @@ def digest(values: Tensor) -> str:
     """The first 16 hex digits of the SHA-256 of a tensor's values in their logical order; of floats as float32."""
     values = values.detach()
     values = values.float() if values.is_floating_point() else values
-    return hashlib.sha256(values.cpu().contiguous().reshape(-1).numpy()).hexdigest()[:16]
+    return hashlib.sha256(values.cpu().contiguous().reshape(-1).numpy().data).hexdigest()[:16]
 
 
 def state_digests(model: nn.Module) -> dict[str, Any]:
@@ -66,8 +66,8 @@ class Trace:
     """trace.json of one training, written whole whenever there is something to add. Costs no random numbers."""
 
     def __init__(self, path: Path, optimizer: Optimizer) -> None:
-        self.path, self.starts = path, []
-        self.iteration = 0
+        self.path, self.iteration = path, 0
+        self.starts: list[dict[str, Any]] = []
         self._rates: list[float] = []
         self._passes: list[dict[str, Any]] = []
         self._positions: deque[int] = deque()

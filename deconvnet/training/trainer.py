@@ -25,7 +25,7 @@ from deconvnet.support.errors import LostWorker, UserError
 from deconvnet.support.interrupts import StopRequest
 from deconvnet.support.progress import progress
 from deconvnet.training.checkpoint import load_checkpoint, save_checkpoint
-from deconvnet.training.loading import load
+from deconvnet.training.loading import Batch, load
 from deconvnet.training.log_file import LOG_EVERY, _LogFile, _Running
 from deconvnet.training.solver import ScheduledSgd
 from deconvnet.training.trace import Trace
@@ -150,7 +150,7 @@ class Training:
                     self._save(self.last)
                 raise
 
-    def _step(self, batches: Iterator) -> None:
+    def _step(self, batches: Iterator[Batch]) -> None:
         """One iteration, timed. Nothing has changed where LostWorker is raised."""
         rate, began = self.sgd.rate, time.perf_counter()
         loss, accuracy = self._iterate(batches)
@@ -172,9 +172,12 @@ class Training:
                 board.add_scalar(name, value, self.iteration)
             self.since = _Running()
 
-    def _iterate(self, source: Iterator) -> tuple[float, float]:
+    def _iterate(self, source: Iterator[Batch]) -> tuple[float, float]:
         """One iteration of accumulated passes: its mean loss and pixel accuracy."""
-        losses, right, counted, seen = 0.0, 0, 0, []
+        losses: Tensor | float = 0.0
+        right: Tensor | int = 0
+        counted: Tensor | int = 0
+        seen: list[Tensor] = []
         loaded = [next(source) for _ in range(self.accumulation)]  # all of them first: the source may raise LostWorker
         for pictures, labels, rows in loaded:
             seen.append(rows)

@@ -18,11 +18,13 @@ from PIL import Image
 from deconvnet.data.dataset import DATA_SETS, SegmentationDataset
 from deconvnet.data.row_files import read_rows
 from deconvnet.data.voc import VocFolder, VocObject, fingerprint_of
+from deconvnet.models.registry import training_specs
 from deconvnet.recipe import recipe_keys
 from deconvnet.recipe_files import load_recipe
 from deconvnet.run_contents import hashes_of
 from deconvnet.run_folder import RunFolder
 from deconvnet.support.errors import UnknownLabel, UsageError, UserError
+from deconvnet.training.example_sources import make_examples
 from proposals.build import build_windows
 
 CLASSES = ["background", "circle", "square", "star"]
@@ -219,3 +221,22 @@ def test_a_new_one_is_a_class_and_an_entry(tmp_path: Path, monkeypatch: pytest.M
     assert rows.columns["class_index"].tolist() == [3, 3, 3] and rows.image_ids == IDS["train"]
     assert rows.columns["box"].tolist() == [[0, 0, width, height] for height, width in map(SIZE.get, IDS["train"])]
     assert (rows.hashes == hashes_of(run, IDS["train"], "windows")).all()
+
+
+class Nothing:
+    """Empty splits, and nothing besides what SegmentationDataset asks for: no `root`, as VocFolder has."""
+
+    def __init__(self, root: Path, classes: list[str]) -> None:
+        self.classes = classes
+
+    def image_ids(self, split: str) -> list[str]:
+        return []
+
+
+def test_no_images_to_train_on_is_one_line_that_names_the_folder(tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DATA_SETS, "nothing", Nothing)
+    recipe = load_recipe("tiny")
+    recipe.data.format = "nothing"
+    run = RunFolder(tmp_path / "run", recipe, tmp_path / "data")
+    refused(lambda: make_examples(run, training_specs(recipe)["fcn8s"]), tmp_path / "data", "to train on")

@@ -56,7 +56,7 @@ def test_names_are_known_without_torch() -> None:
 def test_a_spec_says_what_is_so(name: str, recipe: Recipe) -> None:
     spec = NETWORKS[name]
     assert spec.name == name and len(NETWORKS) == len(MODULES)
-    assert spec.examples(recipe) in (WINDOWS, IMAGES) and (spec.canvas or spec.examples(recipe) == WINDOWS)
+    assert spec.examples(recipe) == WINDOWS or spec.examples(recipe) == IMAGES and spec.canvas(recipe) > 0
     assert f"{spec.recipe_section}.width" in recipe_keys()
     assert f"{spec.recipe_section}." not in sections_of_others(name)
     trainings, known = spec.trainings(recipe), training_specs(recipe)
