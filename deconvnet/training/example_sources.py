@@ -11,7 +11,7 @@ from deconvnet.data.row_files import read_rows
 from deconvnet.models.registry import NETWORKS
 from deconvnet.models.spec import WINDOWS as SEES_WINDOWS
 from deconvnet.models.spec import TrainingSpec
-from deconvnet.recipe import WINDOWS, shaping
+from deconvnet.recipe import WINDOWS, shaping, with_added_keys
 from deconvnet.run_contents import check_contents, images_made_of, windows_made_of
 from deconvnet.run_folder import RunFolder
 from deconvnet.support.errors import UsageError, UserError
@@ -92,7 +92,7 @@ def _windows(run: RunFolder, stage: int, split: str, augment: bool, seed: tuple[
     if found != (stage, split):
         raise UserError(f"{path}: holds the windows of stage {found[0]}, split {found[1]}; expected stage {stage}, "
                         f"split {split}: was it copied to another name?")
-    made = {**rows.attributes["shaped_by"], "data.classes": rows.attributes["classes"]}
+    made = with_added_keys({**rows.attributes["shaped_by"], "data.classes": rows.attributes["classes"]})
     for name, here in shaping(run.recipe, WINDOWS).items():
         if made.get(name) != here:
             raise UserError(f"{path}: was made with {name} = {made.get(name)!r}, the recipe has {here!r}")
