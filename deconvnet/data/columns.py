@@ -1,4 +1,4 @@
-"""What the columns of proposals and windows files must be: one table, and how their values must fit together."""
+"""What the columns of proposals and windows files must be, in one table, and how their values must agree."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ Columns = dict[str, np.ndarray]
 
 
 class Misfit(ValueError):
-    """A column is not what it must be; the message says which and why, without the file's name."""
+    """A column is not what it should be; the message says which and why, without the file's name."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A dataset: its type (NumPy's name), the shape of an entry, the range of its numbers, whether NaN may be."""
+    """A dataset: its type (NumPy's name), the shape of an entry, the range of its numbers, whether NaN is allowed."""
 
     kind: str
     shape: tuple[int, ...] = ()
@@ -25,13 +25,13 @@ class Column:
     nan: bool = False
 
 
-MOST_SIDE = 1 << 20  # pixels of an image's side: keeps sums of coordinates in 32 bits
+MOST_SIDE = 1 << 20  # pixels per side of an image: sums of coordinates stay within 32 bits
 
-SIZES = Column("int32", (2,), 1, MOST_SIDE)  # an entry an image: height, width
+SIZES = Column("int32", (2,), 1, MOST_SIDE)  # one entry per image: height, width
 FIRST = Column("int64", (), 0)  # images + 1 entries
-FILES = {"proposals": 1, "windows": 3}  # of those that a data set's files() names, how many an image's rows are made of
-HASHES = {kind: Column("uint8", (count, 16), 0, 127) for kind, count in FILES.items()}  # texts; an entry an image
-COLUMNS = {  # an entry a row
+FILES = {"proposals": 1, "windows": 3}  # how many of the files() of an image its rows are made from
+HASHES = {kind: Column("uint8", (count, 16), 0, 127) for kind, count in FILES.items()}  # strings; one entry per image
+COLUMNS = {  # one entry per row
     "proposals": {
         "boxes": Column("int32", (4,), 0, MOST_SIDE),
         "scores": Column("float32"),
@@ -46,13 +46,13 @@ COLUMNS = {  # an entry a row
         "score": Column("float32", nan=True),
     },
 }
-CROPS = ("picture", "labels")  # encoded, one behind the other: bytes, and their lengths, an entry a row
+CROPS = ("picture", "labels")  # encoded, one after the other: bytes, and their lengths, one entry per row
 LENGTHS = Column("int64", (), 1)
 BYTES = Column("uint8")
 
 
 def read_column(file: h5py.File, name: str, column: Column, count: int) -> np.ndarray:
-    """A dataset of `count` entries, if it is as `column` says. Raises Misfit, before it takes memory."""
+    """A dataset of `count` entries, checked against `column`. Raises Misfit, before it takes memory."""
     data = check_column(file, name, column, count)
     values = data[:]
     numbers = values[~np.isnan(values)] if column.nan else values
@@ -65,7 +65,7 @@ def read_column(file: h5py.File, name: str, column: Column, count: int) -> np.nd
 
 
 def check_column(file: h5py.File, name: str, column: Column, count: int) -> h5py.Dataset:
-    """The dataset, not read yet, if type and shape are as `column` says and the file holds all of it."""
+    """The dataset, not read yet, once type and shape match `column` and the file holds all of it."""
     data = _dataset(file, name)
     if data.dtype != column.kind or data.shape != (count, *column.shape):
         raise Misfit(f"{name} is {data.dtype} of shape {data.shape}; expected {column.kind} of shape "
@@ -78,10 +78,11 @@ def read_ids(file: h5py.File) -> list[str]:
     data = _dataset(file, "image_ids")
     text = h5py.check_string_dtype(data.dtype)
     if text is None or text.length is None or data.ndim != 1:
-        raise Misfit(f"image_ids is {data.dtype} of shape {data.shape}; expected text of fixed length, an id an image")
+        raise Misfit(f"image_ids is {data.dtype} of shape {data.shape}; expected text of fixed length, one id per "
+                     "image")
     ids = list(data.asstr()[:])
     if not all(ids) or len(set(ids)) < len(ids):
-        raise Misfit("image_ids has an empty id, or one twice")
+        raise Misfit("image_ids has an empty id or a duplicate")
     return ids
 
 
@@ -89,14 +90,14 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
     data = file.get(name)
     if not isinstance(data, h5py.Dataset):
         raise Misfit(f"no {name} in it")
-    if data.shape is None or data.id.get_storage_size() < data.nbytes:  # else a huge shape would take huge memory
-        raise Misfit(f"{name} is not all there")
+    if data.shape is None or data.id.get_storage_size() < data.nbytes:  # else a false shape would take all memory
+        raise Misfit(f"{name} is incomplete")
     return data
 
 
 def check_together(kind: str, ids: list[str], sizes: np.ndarray, first: np.ndarray, columns: Columns,
                    attributes: dict[str, Any]) -> None:
-    """Raises Misfit, naming the image, where rows do not fit their image, the class list or each other."""
+    """Raises Misfit, naming the image, where rows do not agree with their image, the class list or each other."""
     image = np.repeat(np.arange(len(ids)), np.diff(first))
     sides = sizes[image][:, ::-1]  # of each row's image: width, height
     checks = _proposals_wrong if kind == "proposals" else _windows_wrong
@@ -132,4 +133,4 @@ def _box_wrong(boxes: np.ndarray, sides: np.ndarray) -> np.ndarray:
 def check_first(first: np.ndarray) -> None:
     """Raises Misfit unless the rows of the images follow each other, from 0."""
     if first[0] != 0 or (np.diff(first) < 0).any():
-        raise Misfit("first does not rise from 0")
+        raise Misfit("first does not start at 0 and increase")

@@ -1,4 +1,4 @@
-"""What tells a file's content from another under the same name: a hash, taken anew only where the file was touched."""
+"""Hashes of files' contents, which show when a file has changed; only files that were touched are hashed again."""
 
 import hashlib
 import json
@@ -13,14 +13,14 @@ from deconvnet.support.atomic import write_text
 from deconvnet.support.errors import UserError
 from deconvnet.support.progress import progress
 
-HASH = "S16"  # NumPy's type of a hash: 16 hexadecimal digits; empty for a file that is not there
+HASH = "S16"  # NumPy's type of a hash: 16 hexadecimal digits; empty for a missing file
 BLOCK = 1 << 22
 
 Stat = list[int]  # size in bytes; times of the last change of content, and of anything, in nanoseconds
 
 
 class Contents:
-    """Hashes of files, kept in a JSON file with what each file's size and times were."""
+    """Hashes of files, kept in a JSON file with each file's size and times."""
 
     def __init__(self, path: Path, others: Sequence[Path] = ()) -> None:
         """path: where they are kept; others: more such files, read only. What is lost or damaged is hashed again."""
@@ -44,7 +44,7 @@ class Contents:
         try:
             for path, stat in progress(touched, desc="contents of files", unit="file", delay=1):
                 self.known[path] = stat, hash_file(path)
-        finally:  # an interrupted one goes on where it was
+        finally:  # what was hashed before an interruption is kept
             write_text(self.path, json.dumps({"files": self.known}))
 
 
@@ -65,7 +65,7 @@ def _stat(path: str) -> Stat:
         found = os.stat(path) if path else None
     except OSError:
         return []
-    # The second time cannot be set by a user, as that of the content can: by cp -p, rsync and tar.
+    # Users cannot set the second time; the first one can be set, as cp -p, rsync and tar do.
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns] if found else []
 
 

@@ -1,4 +1,4 @@
-"""Fetches the public files that a full reproduction needs: resumes, verifies, unpacks; whole or not at all."""
+"""Fetches the public files that a full reproduction needs: resumes, verifies, unpacks; completely or not at all."""
 
 import gzip
 import hashlib
@@ -25,10 +25,10 @@ from deconvnet.support.progress import progress
 
 log = logging.getLogger(__name__)
 
-CHUNK = 1 << 16  # bytes read at a time, and lost at most when a transfer is cut
-TIMEOUT = (10, 60)  # seconds: to connect, between two parts of an answer
-FRUITLESS = 3  # connections in a row that bring nothing before we give up
-PAUSE = 1.0  # seconds before the second of them, doubled each time
+CHUNK = 1 << 16  # bytes read at a time; at most these are lost when a transfer is cut
+TIMEOUT = (10, 60)  # seconds: to connect, and between two chunks
+FRUITLESS = 3  # connections in a row without any data before we give up
+PAUSE = 1.0  # seconds before the second attempt, doubled each time
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Remote:
     """A file to fetch.
 
     path: where it goes, under the data folder. checksum: "md5:HEX" or "sha256:HEX", HEX may be a prefix; empty where
-    none is published. size: for people, not checked. folder: for an archive, the folder in it that is wanted; it is
-    unpacked under the data folder by the same name.
+    none is published. size: for display, not checked. folder: for an archive, the folder to unpack from it, under the
+    same name in the data folder.
     """
 
     url: str
@@ -48,7 +48,7 @@ class Remote:
 
 
 def _vgg16(weights: VGG16_Weights) -> Remote:
-    """A weights file of torchvision: its name ends in the first digits of its sha256."""
+    """A torchvision weights file: its name ends with the first digits of its sha256."""
     name = PurePosixPath(weights.url).name
     digits = re.findall(r"-([0-9a-f]{8,})[.]pth$", name)[0]
     return Remote(weights.url, name, f"sha256:{digits}", "about 553 MB")
@@ -67,7 +67,7 @@ REMOTES: dict[str, tuple[Remote, ...]] = {
             folder="benchmark_RELEASE/dataset",
         ),
     ),
-    # OpenCV publishes no checksum; a release tag never changes, and gzip's own CRC tells a damaged file.
+    # OpenCV publishes no checksum; a release tag never changes, and gzip's own CRC detects a damaged file.
     "edges": (
         Remote(
             "https://raw.githubusercontent.com/opencv/opencv_extra/3.1.0/testdata/cv/ximgproc/model.yml.gz",
@@ -82,7 +82,7 @@ REMOTES: dict[str, tuple[Remote, ...]] = {
 
 
 def describe(remote: Remote, data: Path) -> str:
-    """What to put where by hand: address, place, size, checksum, and what to do with an archive."""
+    """Instructions to fetch a file by hand: address, place, size, checksum, and where an archive is unpacked."""
     lines = [
         f"  from      {remote.url}",
         f"  to        {data / remote.path}",
@@ -96,7 +96,7 @@ def describe(remote: Remote, data: Path) -> str:
 
 
 def fetch(remote: Remote, data: Path) -> Path:
-    """Fetches and unpacks a file, or finds it whole already; returns the file or the unpacked folder.
+    """Fetches and unpacks a file, or finds it complete already; returns the file or the unpacked folder.
 
     Raises UserError: unreachable, refused, wrong checksum, hostile or damaged archive.
     """
@@ -126,9 +126,9 @@ def _fetch(remote: Remote, path: Path, folder: Path, data: Path) -> Path:
 
 
 def checksum_error(remote: Remote, path: Path) -> str:
-    """Says how a file's checksum differs from the published one; empty when it is right.
+    """How a file's checksum differs from the published one; empty if it matches.
 
-    Where none is published: the sha256 is logged, and a .gz file must at least read to its end.
+    Where none is published: the sha256 is logged, and a .gz file must at least be readable to its end.
     """
     algorithm, _, expected = (remote.checksum or "sha256:").partition(":")
     digest = hashlib.new(algorithm)
@@ -150,7 +150,7 @@ def checksum_error(remote: Remote, path: Path) -> str:
 
 
 def download(remote: Remote, path: Path) -> None:
-    """Downloads to `path` through `path`.part, which a later call goes on from. Raises UserError."""
+    """Downloads to `path` through `path`.part, which a later call resumes. Raises UserError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     fruitless = 0
@@ -173,13 +173,13 @@ def download(remote: Remote, path: Path) -> None:
                 if fruitless == FRUITLESS or unreachable or not isinstance(error, _PASSING):
                     kept = f"; the {after:,} bytes so far are kept in {part}" if after else ""
                     raise UserError(f"{remote.url}: cannot be fetched ({_cause(error)}){kept}") from None
-                log.warning("%s: %s; going on from byte %s", remote.url, _cause(error), f"{after:,}")
+                log.warning("%s: %s; resuming at byte %s", remote.url, _cause(error), f"{after:,}")
                 time.sleep(PAUSE * 2**fruitless if fruitless else 0)
     wrong = checksum_error(remote, part)
     if wrong:
         aside = path.with_name(f"{path.name}.bad")
         part.replace(aside)
-        raise UserError(f"{remote.url}: {wrong}; what came is kept as {aside}; run again to fetch it anew")
+        raise UserError(f"{remote.url}: {wrong}; the download is kept as {aside}; run again to fetch it again")
     part.replace(path)
 
 
@@ -187,19 +187,19 @@ _PASSING = (requests.ConnectionError, requests.Timeout, requests.exceptions.Chun
 
 
 def _transfer(session: requests.Session, remote: Remote, part: Path) -> bool:
-    """One request for what `part` still lacks; True when all has come. Raises requests.RequestException."""
+    """One request for what is still missing from `part`; True when it is complete. Raises requests.RequestException."""
     have = part.stat().st_size if part.is_file() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with session.get(remote.url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         whole = re.search(r"/(\d+)$", answer.headers.get("Content-Range", ""))
         if answer.status_code == requests.codes.requested_range_not_satisfiable and have:
             if whole and int(whole[1]) == have:
-                return True  # everything had come, only the verdict was missing
+                return True  # the download was complete, only the check was missing
             part.unlink()  # longer than the file on the server: not its beginning
             return _transfer(session, remote, part)
         answer.raise_for_status()
         if not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-            have = 0  # a server without ranges sends the file from its beginning
+            have = 0  # a server without range requests sends the whole file
         length = answer.headers.get("Content-Length")
         total = have + int(length) if length else None
         bar = progress(total=total, initial=have, unit="B", unit_scale=True, desc=part.stem)
@@ -211,7 +211,7 @@ def _transfer(session: requests.Session, remote: Remote, part: Path) -> bool:
 
 
 def _cause(error: Exception) -> str:
-    """The plain words at the core of requests' nested exceptions."""
+    """The readable part of requests' nested exceptions."""
     text = " ".join(str(error).split())
     inner = re.findall(r"(?:\[Errno -?\d+\] |: )([^:<>()\[\]'\"]+)['\")]*$", text)
     return inner[-1].strip() if inner else text
@@ -220,22 +220,22 @@ def _cause(error: Exception) -> str:
 def unpack(archive: Path, folder: str, data: Path) -> None:
     """Unpacks the folder `folder` of a tar file to data/folder. Raises UserError for a damaged or hostile archive.
 
-    Nothing appears at data/folder before all of it is there.
+    data/folder appears only once it is complete.
     """
     if not hasattr(tarfile, "data_filter"):
         raise UserError("this Python's tarfile cannot refuse hostile archives: use Python 3.10.12, 3.11.4 or later")
     temporary = data / f".{PurePosixPath(folder).name}.part"
-    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a killed process
     try:
         with tarfile.open(archive) as tar:
             members: Iterable[tarfile.TarInfo] = progress(tar, unit="file", desc=f"unpacking {archive.name}")
             tar.extractall(temporary, members=members, filter="data")
         if not (temporary / folder).is_dir():
-            raise UserError(f"{archive}: holds no folder {folder}")
+            raise UserError(f"{archive}: has no folder {folder}")
         (data / folder).parent.mkdir(parents=True, exist_ok=True)
         (temporary / folder).replace(data / folder)
     except tarfile.FilterError as error:
-        raise UserError(f"{archive}: refused, a member would leave the folder: {error}") from None
+        raise UserError(f"{archive}: refused, a member would be written outside the folder: {error}") from None
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{archive}: cut short or not a tar file ({error}): remove it and fetch it again") from None
     finally:

@@ -22,27 +22,27 @@ from deconvnet.data.windows import object_labels, window_labels, window_picture
 from deconvnet.recipe import Recipe
 from deconvnet.support.errors import UserError
 
-Example = tuple[Tensor, Tensor, int]  # picture uint8 3 x H x W, labels uint8 H x W, the row it was made from
+Example = tuple[Tensor, Tensor, int]  # picture uint8 3 x H x W, labels uint8 H x W, its index in the dataset
 
 
 class WindowCrops(Dataset[Example]):
-    """Windows of a windows file, cropped to the network's input. Asked for by (position, row).
+    """Windows of a windows file, cropped to the network's input. Indexed by (position, index).
 
     augment: a random crop and a random horizontal flip [P 6.1], drawn from (seed, position); else, recipe key
-    train.validate_crop, the centre crop or the whole window, mirrored by a draw from (seed, row).
-    Pictures come from the file where it was materialized, else they are cut from the data set's images.
+    train.validate_crop, the centre crop or the whole window, mirrored or not by a draw from (seed, index). Crops come
+    from the windows file if it is materialized, else they are cut from the data set's images.
     """
 
     def __init__(self, rows: Rows, voc: SegmentationDataset | None, recipe: Recipe, augment: bool,
                  seed: tuple[int, ...]) -> None:
         if voc is None and not rows.materialized:
-            raise UserError(f"{rows.path}: holds no crops, so the data set's images are needed: give --voc-root, or "
-                            "build it with --materialize")
+            raise UserError(f"{rows.path}: has no stored crops, so the data set's images are needed: give --voc-root, "
+                            "or build it with --materialize")
         self.rows, self.voc, self.recipe, self.augment, self.seed = rows, voc, recipe, augment, seed
         self.images = rows.image
         self.own_only = rows.attributes["stage"] == 1 and recipe.windows.stage1_labels == "object"
         self._file: h5py.File | None = None
-        # The last few images: windows of one image follow each other in validation.
+        # The last few images: in validation the windows of an image are consecutive.
         self._read: OrderedDict[str, tuple[np.ndarray, np.ndarray, list[VocObject]]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -87,14 +87,14 @@ class WindowCrops(Dataset[Example]):
         if self.own_only:
             number = columns["object"][row]
             if number >= len(objects) or objects[number].class_index != columns["class_index"][row]:
-                raise UserError(f"{self.rows.path}: image {image_id} has other objects than when it was made; make the "
-                                "file again with stages.build_proposals")
+                raise UserError(f"{self.rows.path}: image {image_id} has other objects than when this file was made; "
+                                "make it again with stages.build_proposals")
             mask = object_labels(mask, objects[number])
         keys = self.recipe.windows if side is None else replace(self.recipe.windows, warp=side)
         return window_picture(image, window, keys), window_labels(mask, window, keys.warp)
 
     def window_id(self, row: int) -> str:
-        """What names a window to a user: image and box."""
+        """How messages name a window: image and box."""
         box = ",".join(str(value) for value in self.rows.columns["window"][row])
         return f"{self.rows.image_ids[self.images[row]]}[{box}]"
 
@@ -114,17 +114,17 @@ class WindowCrops(Dataset[Example]):
             if self._file is None:  # opened in each loading process: an HDF5 handle does not survive a fork
                 self._file = h5py.File(self.rows.path, "r")
             picture, labels = (self._file[name][slice(*self.rows.crops[name][row : row + 2])] for name in CROPS)
-        except (OSError, KeyError, ValueError) as error:  # a checksum that does not fit among them
+        except (OSError, KeyError, ValueError) as error:  # a failed checksum among them
             raise self._damaged(row, str(error)) from None
         side = self.recipe.windows.warp
         picture, labels = self._decoded(row, picture, (side, side, 3)), self._decoded(row, labels, (side, side))
         if ((labels >= len(self.rows.attributes["classes"])) & (labels != VOID)).any():
-            raise self._damaged(row, "it has labels of no class")
+            raise self._damaged(row, "it has labels not in the class list")
         return np.ascontiguousarray(picture[..., ::-1]), labels
 
     def _decoded(self, row: int, encoded: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         try:
-            with Image.open(io.BytesIO(encoded.data)) as header:  # before a wrong size takes memory
+            with Image.open(io.BytesIO(encoded.data)) as header:  # checks the size before it takes memory
                 size = header.size
         except Exception as error:  # Pillow raises many kinds
             raise self._damaged(row, str(error)) from None
@@ -139,7 +139,7 @@ class WindowCrops(Dataset[Example]):
 
 
 class ImageCanvases(Dataset[Example]):
-    """Whole images on a square canvas, for FCN. Asked for by (position, index into image_ids)."""
+    """Whole images on a square canvas, for FCN. Indexed by (position, index into image_ids)."""
 
     def __init__(self, voc: SegmentationDataset, image_ids: list[str], side: int, augment: bool,
                  seed: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Reads images and label maps from files; what they must be, and their size, is checked before they take memory."""
+"""Reads images and label maps from files; format and size are checked before they take memory."""
 
 import warnings
 from collections.abc import Iterator
@@ -11,18 +11,21 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from deconvnet.support.errors import UserError
 
 EXIF_ORIENTATION = 0x0112
-MOST_PIXELS = 50_000_000  # of an image that is read: edges and EdgeBoxes take 72 bytes a pixel, so 3.6 GB
+MOST_PIXELS = 50_000_000  # per image: edges and EdgeBoxes take 72 bytes per pixel, so 3.6 GB
 
 
 def read_rgb(path: Path | str) -> np.ndarray:
-    """An RGB uint8 image. Grey, RGBA, 16-bit, rotated by an EXIF mark, cut short: a UserError that says what to do."""
+    """An RGB uint8 image. Grey, RGBA, 16-bit, rotated by its EXIF orientation, cut short: a UserError that says what to
+    do.
+    """
     path = Path(path)
     with _opened(path) as picture:
         return _upright_rgb(picture, str(path))
 
 
 def rgb_of(image: Image.Image | np.ndarray, name: str) -> np.ndarray:
-    """An RGB uint8 array of a PIL image, or of an array that is one. Raises UserError, as read_rgb; name: in it."""
+    """A PIL image or RGB uint8 array as an RGB uint8 array. Raises UserError as read_rgb does; name: for the message.
+    """
     if isinstance(image, Image.Image):
         _check_pixels(name, image.width, image.height)
         return _upright_rgb(image, name)
@@ -37,15 +40,15 @@ def rgb_of(image: Image.Image | np.ndarray, name: str) -> np.ndarray:
 
 
 def _upright_rgb(picture: Image.Image, name: str) -> np.ndarray:
-    tiles = getattr(picture, "tile", [])  # of a file; Pillow would take the upper 8 bits of 16-bit RGB
+    tiles = getattr(picture, "tile", [])  # of a file; Pillow would keep the upper 8 bits of 16-bit RGB
     wide = any(";16" in str(tile[3]) for tile in tiles)
     if picture.mode != "RGB" or wide:
         depth = "16-bit" if picture.mode.startswith("I") or wide else picture.mode
         raise UserError(f"{name}: {depth} image; expected 8-bit RGB: convert it, for example with Pillow's "
                         "convert('RGB')")
     if picture.getexif().get(EXIF_ORIENTATION, 1) != 1:
-        raise UserError(f"{name}: rotated by an EXIF mark, which masks and boxes do not follow; store the pixels "
-                        "upright, for example with Pillow's ImageOps.exif_transpose")
+        raise UserError(f"{name}: rotated by its EXIF orientation, which masks and boxes do not follow; store the "
+                        "pixels upright, for example with Pillow's ImageOps.exif_transpose")
     return np.array(picture)
 
 
@@ -59,7 +62,7 @@ def read_label_png(path: Path | str) -> np.ndarray:
     """A label map, uint8 H x W, from a palette PNG or a plain 8-bit index PNG. Raises UserError."""
     path = Path(path)
     with _opened(path) as picture:
-        # Pillow would stretch the values of grey PNGs of less than 8 bits to 0 .. 255; those of palette PNGs it keeps.
+        # Pillow would stretch the values of grey PNGs of less than 8 bits to 0 .. 255; it keeps those of palette PNGs.
         eight_bit_grey = picture.mode == "L" and all(tile[3] == "L" for tile in picture.tile)
         if picture.format != "PNG" or not (picture.mode == "P" or eight_bit_grey):
             raise UserError(f"{path}: {picture.format} image of mode {picture.mode}; expected a label map: a palette "
@@ -72,7 +75,7 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     """The image, not decoded yet. One that is too large is refused here: half a megabyte may hold 169 megapixels."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of a limit above ours
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # its limit is above ours
             picture = Image.open(path)
         with picture:
             _check_pixels(str(path), picture.width, picture.height)
@@ -85,9 +88,9 @@ def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such image") from None
     except UnidentifiedImageError as error:
-        raise UserError(f"{path}: not an image that can be read: {error}") from None
-    except Exception as error:  # Pillow raises many kinds for a file cut short or damaged
-        raise UserError(f"{path}: the file is cut short, damaged or not to be read: {error}") from None
+        raise UserError(f"{path}: not a readable image: {error}") from None
+    except Exception as error:  # Pillow raises many kinds of errors for damaged files
+        raise UserError(f"{path}: the file is cut short, damaged or unreadable: {error}") from None
 
 
 def _check_pixels(name: str, width: int, height: int) -> None:
@@ -96,5 +99,4 @@ def _check_pixels(name: str, width: int, height: int) -> None:
 
 
 def _too_large(name: Path | str, size: str) -> str:
-    return (f"{name}: {size} is too large; expected at most {MOST_PIXELS / 1e6:.0f} megapixels: shrink it, or cut it "
-            "into several")
+    return (f"{name}: {size} is too large; expected at most {MOST_PIXELS / 1e6:.0f} megapixels: shrink it or split it")

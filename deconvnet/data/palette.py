@@ -8,11 +8,11 @@ from PIL.PngImagePlugin import PngInfo
 
 from deconvnet.support.atomic import atomic_write
 
-MADE_OF = "image"  # the PNG text that holds the hash of the image which a label map was made of
+MADE_OF = "image"  # the PNG text with the hash of the image that a label map was made from
 
 
 def voc_palette() -> np.ndarray:
-    """The VOC devkit's colours: uint8, 256 x 3; the bits of an index spread over the top bits of R, G, B."""
+    """The VOC devkit's colours: uint8, 256 x 3; the bits of an index are spread over the top bits of R, G, B."""
     palette = np.zeros((256, 3), np.uint8)
     for index in range(256):
         bits = index
@@ -24,14 +24,14 @@ def voc_palette() -> np.ndarray:
 
 
 def blended(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """An image (RGB uint8 H x W x 3) with the colours of its labels (uint8 H x W) over it, half and half."""
+    """An image (RGB uint8 H x W x 3) blended half and half with the colours of its labels (uint8 H x W)."""
     return image // 2 + voc_palette()[labels] // 2
 
 
 def write_label_png(path: Path | str, labels: np.ndarray, made_of: str = "") -> None:
-    """Writes a label map (uint8, H x W) as an indexed PNG with the VOC palette, whole or not at all.
+    """Writes a label map (uint8, H x W) as an indexed PNG with the VOC palette, completely or not at all.
 
-    made_of: the hash of the image that it was made of, to be kept in the file.
+    made_of: the hash of the image that it was made from, stored in the file.
     """
     picture = Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint8))
     picture.putpalette(voc_palette().tobytes())
@@ -43,9 +43,9 @@ def write_label_png(path: Path | str, labels: np.ndarray, made_of: str = "") -> 
 
 
 def label_png_made_of(path: Path) -> str:
-    """The hash of the image that a label map was made of; empty where the file does not tell."""
+    """The hash of the image that a label map was made from; empty if the file does not have it."""
     try:
         with Image.open(path) as picture:
             return str(picture.info.get(MADE_OF, ""))
-    except Exception:  # Pillow raises many kinds for a damaged file
+    except Exception:  # Pillow raises many kinds of errors for damaged files
         return ""

@@ -2,15 +2,15 @@
 
 Both hold, in attributes: format, format_version, split, fingerprint (of the class names and the split's ids), classes,
 recipe (the keys that shaped the file, JSON). And for the M images: image_ids, sizes (M x 2, height and width), first
-(M + 1: image i's rows are first[i] up to first[i + 1]), hashes (of the contents of the files that they were made of).
+(M + 1: image i's rows are first[i] up to first[i + 1]), hashes (of the contents of the files that they were made from).
 
     proposals: boxes (N x 4), scores (N); attribute edges, the name of the edge detector, or "none (SOURCE)"
     windows:   a dataset for each field of WindowRows; attribute stage; with --materialize also picture and labels,
-               the encoded windows warped to windows.warp (bytes of PNGs or JPEGs, and of PNGs, one behind the other),
+               the encoded windows warped to windows.warp (bytes of PNGs or JPEGs, and of PNGs, one after the other),
                and picture_length and labels_length (N)
 
-Every byte is under a checksum that HDF5 verifies when it reads: its own, which metadata have since version 1.10 of its
-format, and Fletcher-32 over the data. Nothing is of variable length, since HDF5 keeps such values without one.
+Every byte is covered by a checksum that HDF5 verifies on reading: metadata by its own (since format version 1.10), data
+by Fletcher-32. Nothing has variable length, since HDF5 stores such values without a checksum.
 """
 
 import json
@@ -54,7 +54,7 @@ OBJECT, PROPOSAL = 0, 1  # where a window comes from
 class WindowRows:
     """The windows of an image, one row each."""
 
-    window: np.ndarray  # int32 N x 4: the enlarged box, may leave the image
+    window: np.ndarray  # int32 N x 4: the enlarged box, may reach outside the image
     box: np.ndarray  # int32 N x 4: the object's or the proposal's own box
     source: np.ndarray  # uint8 N: OBJECT or PROPOSAL
     object: np.ndarray  # int32 N: index of the object, the one of largest overlap for a proposal
@@ -67,17 +67,17 @@ FORMAT_VERSION = 2  # 1 had crops of variable length and no checksums
 JSON_ATTRIBUTES = ("classes", "recipe", "shaped_by")
 ATTRIBUTES: dict[str, type[RowAttributes]] = {"proposals": ProposalAttributes, "windows": WindowAttributes}
 ROW_FIELDS = tuple(COLUMNS["windows"])
-CHUNK = 1 << 16  # bytes of encoded crops under one checksum: a crop is read with little of its neighbours
+CHUNK = 1 << 16  # bytes of encoded crops per checksum: reading a crop reads little of its neighbours
 REMEDY = "remove it and make it again with stages.build_proposals"
 
 
 def write_rows(path: Path, image_ids: list[str], parts: Iterable[Arrays], attributes: dict[str, Any],
                hashes: np.ndarray | None = None) -> None:
-    """Writes a file of rows, image by image, whole or not at all.
+    """Writes a file of rows, image by image, completely or not at all.
 
     parts: for each image 'size' (height, width) and equally long row arrays, the same names for every image; for
-    encoded crops the bytes of all of them, and 'NAME_length'. hashes: of the files that the rows were made of, M x F,
-    from data/contents.py; None: of no files, which no data set's are equal to.
+    encoded crops the bytes of all of them, and 'NAME_length'. hashes: of the files that the rows were made from, M x F,
+    from data/contents.py; None: of no files, so they match no data set.
     """
     files = FILES[attributes["format"]]
     hashes = np.zeros((len(image_ids), files), HASH) if hashes is None else hashes
@@ -99,7 +99,7 @@ def write_rows(path: Path, image_ids: list[str], parts: Iterable[Arrays], attrib
 
 
 def _texts(values: list[str]) -> np.ndarray:
-    """Texts of a fixed length: that of the longest."""
+    """Strings of fixed length: that of the longest."""
     encoded = [value.encode() for value in values]
     return np.array(encoded, h5py.string_dtype("utf-8", max(1, *map(len, encoded))))
 
@@ -119,7 +119,7 @@ def _append(file: h5py.File, arrays: Arrays) -> int:
 
 @dataclass
 class Rows:
-    """A file's contents but for the encoded crops, which stay on disk."""
+    """A file's contents except for the encoded crops, which stay on disk."""
 
     path: Path
     attributes: dict[str, Any]
@@ -145,7 +145,7 @@ class Rows:
         self.span(image_id)
         height, width = self.sizes[self._positions[image_id]]
         if (height, width) != tuple(size):
-            raise UserError(f"{self.path}: was made when image {image_id} was {width}x{height}, now it is "
+            raise UserError(f"{self.path}: was made when image {image_id} was {width}x{height}; now it is "
                             f"{size[1]}x{size[0]}: another data set with the same ids? Make the file again with "
                             "stages.build_proposals")
 
@@ -155,7 +155,7 @@ class Rows:
         return {name: column[span] for name, column in self.columns.items()}
 
     def part(self, image_id: str) -> Arrays:
-        """What write_rows took for an image: its size, rows, and crops."""
+        """What write_rows was given for an image: its size, rows, and crops."""
         span, index = self.span(image_id), self._positions[image_id]
         arrays = {"size": self.sizes[index], **self.of_image(image_id)}
         for name, places in self.crops.items():
@@ -167,7 +167,7 @@ class Rows:
     def span(self, image_id: str) -> slice:
         """Where an image's rows are. Raises UserError when the file has no such image."""
         if image_id not in self._positions:
-            raise UserError(f"{self.path}: holds nothing for image {image_id}; make it again with "
+            raise UserError(f"{self.path}: has no rows for image {image_id}; make it again with "
                             "stages.build_proposals")
         index = self._positions[image_id]
         return slice(int(self.first[index]), int(self.first[index + 1]))
@@ -177,14 +177,14 @@ class Rows:
 
 
 def read_rows(path: Path, kind: str, fingerprint: str | None = None) -> Rows:
-    """Reads a proposals or windows file whole, but for its crops.
+    """Reads a whole proposals or windows file, except for its crops.
 
     kind: 'proposals' or 'windows'. fingerprint: that of the data set in use; None when the file stands alone.
     Raises UserError for a missing, cut, damaged or foreign file, another format version, another data set.
     """
     with opened(path) as file:
         rows = _read_outline(file, path, kind)
-        # The second is that of the list when the images that --on-error skip left out have left it too.
+        # The second one is the list's after the images skipped by --on-error skip were removed from it too.
         known = rows.attributes["fingerprint"], fingerprint_of(rows.attributes["classes"], rows.image_ids)
         if fingerprint is not None and fingerprint not in known:
             raise UserError(f"{path}: was made for another data set, split list or class list (split "
@@ -198,7 +198,7 @@ def read_rows(path: Path, kind: str, fingerprint: str | None = None) -> Rows:
 
 
 def read_outline(path: Path, kind: str) -> Rows:
-    """As read_rows, but only attributes, image ids, sizes and where each image's rows are: quick for any file."""
+    """As read_rows, but only attributes, image ids, sizes and each image's range of rows: fast for any file."""
     with opened(path) as file:
         return _read_outline(file, path, kind)
 
@@ -208,7 +208,7 @@ def _read_outline(file: h5py.File, path: Path, kind: str) -> Rows:
     if attributes.get("format") != kind:
         raise UserError(f"{path}: not a {kind} file of this project (format {attributes.get('format')!r})")
     if attributes.get("format_version") != FORMAT_VERSION:
-        raise UserError(f"{path}: format version {attributes.get('format_version')}, this program reads "
+        raise UserError(f"{path}: format version {attributes.get('format_version')}; this program reads "
                         f"{FORMAT_VERSION}; make the file again with stages.build_proposals")
     about = checked(ATTRIBUTES[kind], attributes, path, REMEDY)
     ids = read_ids(file)
@@ -219,21 +219,21 @@ def _read_outline(file: h5py.File, path: Path, kind: str) -> Rows:
 
 
 def _read_places(file: h5py.File, name: str, count: int) -> np.ndarray:
-    """Where each encoded crop begins among the bytes, and where the last one ends: int64 N + 1."""
+    """The offset of each encoded crop in the bytes, and the end of the last one: int64 N + 1."""
     places = np.append(0, np.cumsum(read_column(file, f"{name}_length", LENGTHS, count)))
     check_column(file, name, BYTES, int(places[-1]))
     return places
 
 
 def attributes_of(file: h5py.File) -> dict[str, Any]:
-    """A file's attributes as Python's texts and numbers."""
+    """A file's attributes as Python strings and numbers."""
     values = {name: value.item() if isinstance(value, np.generic) else value for name, value in file.attrs.items()}
     return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[h5py.File]:
-    """An HDF5 file open for reading; what h5py raises for a file that is none, or is cut, becomes a UserError."""
+    """An HDF5 file open for reading; h5py's errors for a truncated or other file become a UserError."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; stages.build_proposals makes it")
     try:

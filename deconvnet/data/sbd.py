@@ -5,7 +5,7 @@ SBD's folder, as its archive and torchvision's SBDataset have it:
     SBD/img/ID.jpg                image
     SBD/cls/ID.mat                GTcls.Segmentation: class mask, 0 .. 20, no void
     SBD/inst/ID.mat               GTinst.Segmentation: object numbers 1, 2, ...; GTinst.Categories: their classes
-    SBD/train.txt, SBD/val.txt    an image id a line
+    SBD/train.txt, SBD/val.txt    one image id per line
 
 VOC's own masks are better (they have void rims), so images of VOC's train list keep them; images of VOC's val
 list never become training images.
@@ -34,8 +34,8 @@ LAST_CLASS = len(VOC_CLASSES) - 1
 def merge_sbd(voc: VocFolder, sbd_root: Path) -> dict[str, int]:
     """Writes SegmentationClassAug, SegmentationObjectAug, missing JPEGImages, train_aug.txt and trainval_aug.txt.
 
-    Images whose files are there already are skipped; the lists are written last. Returns the images of each list.
-    Raises UserError naming the file that is missing, cut, not MATLAB's, or whose labels or size are wrong.
+    Images whose files exist already are skipped; the lists are written last. Returns the images of each list.
+    Raises UserError naming the file that is missing, cut, not a MATLAB file, or has wrong labels or size.
     """
     train, val = voc.image_ids("train"), voc.image_ids("val")
     added = sorted(sbd_ids(sbd_root) - set(train) - set(val))
@@ -48,7 +48,7 @@ def merge_sbd(voc: VocFolder, sbd_root: Path) -> dict[str, int]:
 
 
 def merge_image(voc: VocFolder, sbd_root: Path, image_id: str) -> None:
-    """Brings one image of SBD into the VOC folder, unless it is there already. Raises UserError."""
+    """Adds one image of SBD to the VOC folder, unless it is there already. Raises UserError."""
     class_png = voc.root / "SegmentationClassAug" / f"{image_id}.png"
     object_png = voc.root / "SegmentationObjectAug" / f"{image_id}.png"
     image = voc.root / "JPEGImages" / f"{image_id}.jpg"
@@ -58,7 +58,7 @@ def merge_image(voc: VocFolder, sbd_root: Path, image_id: str) -> None:
     classes, objects = read_class_mat(class_mat), read_object_mat(object_mat)
     if not image.is_file():
         source = sbd_root / "img" / f"{image_id}.jpg"
-        read_rgb(source)  # a missing or damaged picture is an error now, not in the middle of a training
+        read_rgb(source)  # a missing or damaged image is an error now, not in the middle of training
         with atomic_write(image) as temporary:
             shutil.copyfile(source, temporary)
     height, width = read_size(image)
@@ -71,7 +71,7 @@ def merge_image(voc: VocFolder, sbd_root: Path, image_id: str) -> None:
 
 
 def sbd_ids(sbd_root: Path) -> set[str]:
-    """The image ids of SBD's two lists. Raises UsageError when the folder is not SBD's, UserError for an odd id."""
+    """The image ids of SBD's two lists. Raises UsageError when the folder is not SBD's, UserError for an invalid id."""
     ids: set[str] = set()
     for split in ("train", "val"):
         path = sbd_root / f"{split}.txt"
@@ -81,9 +81,9 @@ def sbd_ids(sbd_root: Path) -> set[str]:
         try:
             found = path.read_text(encoding="utf-8-sig").split()
             for image_id in found:
-                check_name(image_id, "an id", "an image id a line")
+                check_name(image_id, "an id", "one image id per line")
         except UnicodeDecodeError:
-            raise UserError(f"{path}: not a text file (UTF-8); expected an image id a line") from None
+            raise UserError(f"{path}: not a text file (UTF-8); expected one image id per line") from None
         except ValueError as error:
             raise UserError(f"{path}: {error}") from None
         ids.update(found)
@@ -129,8 +129,8 @@ def _field(path: Path, name: str, field: str) -> np.ndarray:
     try:
         content = loadmat(path, variable_names=[name])
     except MemoryError:
-        raise UserError(f"{path}: claims more than memory holds: damaged?") from None
-    except Exception as error:  # SciPy's reader raises anything, from TypeError to zlib.error, on damaged files
+        raise UserError(f"{path}: declares more data than fits in memory: is it damaged?") from None
+    except Exception as error:  # SciPy's reader raises anything from TypeError to zlib.error on damaged files
         raise UserError(f"{path}: cut short or not a MATLAB 5 file ({type(error).__name__}: {error})") from None
     try:
         return content[name][field][0, 0]

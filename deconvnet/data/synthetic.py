@@ -4,7 +4,7 @@
     DIR/VOC2012/ImageSets/Segmentation/{train,val,trainval}.txt      written last: without them the set is unfinished
     DIR/VOC2012/synthetic.json                                       what it was made with
 
-An image depends on the seed, its split and its number alone. Later objects cover earlier ones. As in VOC, void (255)
+An image depends only on the seed, its split and its number. Later objects cover earlier ones. As in VOC, void (255)
 lies as a rim along both sides of every object's outline, in both masks. Boxes in Annotations are the tight boxes of the
 labelled pixels (visible, without the rim), so that they agree with boxes taken from SegmentationObject.
 """
@@ -28,7 +28,7 @@ from deconvnet.support.locks import held
 from deconvnet.support.progress import progress
 
 VOID = 255
-VERSION = 1  # of the drawing; a set made by another one is not gone on with
+VERSION = 1  # of the drawing code; a set made by another version is not continued
 SPLITS = ("train", "val")
 LEAST_SIDE, MOST_SIDE = 96, 4096
 MOST_IMAGES = 10**6  # of a split; ids have six digits
@@ -38,11 +38,10 @@ LEAST_VISIBLE = 0.4  # share of an object's pixels that stay labelled, so that n
 
 
 def generate(root: Path, train: int, val: int, seed: int, side: int) -> Path:
-    """Makes the set under `root`, goes on with an interrupted one, or finds it whole; returns root/VOC2012.
+    """Makes the set under `root`, continues an interrupted one, or finds it complete; returns root/VOC2012.
 
-    train, val: images; side: about the longer side of an image, in pixels.
-    Raises UsageError for a number beyond its limits, or when the folder holds another set. Where another command makes
-    the set just now, it waits for its end.
+    train, val: images; side: about the longer side of an image, in pixels. Raises UsageError for a number outside its
+    limits, or when the folder holds another set. If another command is making the set, waits for it.
     """
     for name, value, least, most in (("train", train, 1, MOST_IMAGES), ("val", val, 1, MOST_IMAGES),
                                      ("seed", seed, 0, MOST_SEED), ("side", side, LEAST_SIDE, MOST_SIDE)):
@@ -82,12 +81,12 @@ def draw_scene(seed: int, split: str, index: int,
     numbers = np.zeros((height, width), np.uint8)
     classes, objects = [0], list[dict[str, Any]]()
     names = [_first_class(seed, split, index), *_extra_classes(random, random.choice(4, p=[0.3, 0.3, 0.25, 0.15]))]
-    sizes = np.sort(np.exp(random.uniform(np.log(0.2), np.log(0.9), len(names))))[::-1]  # the largest is farthest back
+    sizes = np.sort(np.exp(random.uniform(np.log(0.2), np.log(0.9), len(names))))[::-1]  # the largest is at the back
     random.shuffle(names)
     for name, size in zip(names, sizes, strict=True):
         placed = _place(random, KINDS[name], size, numbers, side)
         if placed is None:
-            continue  # no room left that would not hide another object
+            continue  # no room left without hiding another object
         transform, numbers = placed
         paint(image, KINDS[name], transform, random)
         classes.append(VOC_CLASSES.index(name))
@@ -115,7 +114,7 @@ def _claim(folder: Path, parameters: dict[str, int]) -> None:
     path = folder / "synthetic.json"
     if not path.is_file():
         if folder.is_dir() and any(folder.iterdir()):
-            raise UsageError(f"{folder}: holds files, but no synthetic.json; name a folder without a VOC2012 in it")
+            raise UsageError(f"{folder}: contains files but no synthetic.json; choose a folder without a VOC2012 in it")
         write_json(path, parameters)
         return
     try:
@@ -123,8 +122,8 @@ def _claim(folder: Path, parameters: dict[str, int]) -> None:
     except (ValueError, RecursionError):
         found = None
     if found != parameters:
-        raise UsageError(f"{path}: the folder holds a set made with {short(found)}, not with {parameters}; name "
-                         "another folder, or remove this one")
+        raise UsageError(f"{path}: this set was made with {short(found)}, not with {parameters}; choose another "
+                         "folder, or remove this one")
 
 
 def _paths(folder: Path, image_id: str) -> list[Path]:
@@ -171,7 +170,9 @@ def _annotation(image_id: str, width: int, height: int, objects: list[dict[str, 
 
 
 def _size(random: np.random.Generator, side: int) -> tuple[int, int]:
-    """Height and width, with VOC's ratios: mostly 4:3 and 3:2, some nearer to square, a quarter upright."""
+    """Height and width, with VOC's aspect ratios: mostly 4:3 and 3:2, some closer to square, a quarter in portrait
+    format.
+    """
     longer = round(side * random.uniform(0.9, 1.1))
     ratio = random.choice([3 / 4, 2 / 3, random.uniform(0.8, 1)], p=[0.55, 0.3, 0.15])
     shorter = round(longer * ratio)
@@ -179,7 +180,7 @@ def _size(random: np.random.Generator, side: int) -> tuple[int, int]:
 
 
 def _first_class(seed: int, split: str, index: int) -> str:
-    """Every run of 20 images has every class once as its first: none is lacking even in a small split."""
+    """In every 20 images each class is once the first: none is missing even from a small split."""
     turn, place = divmod(index, len(KINDS))
     order = np.random.default_rng([seed, SPLITS.index(split), turn, len(KINDS)]).permutation(len(KINDS))
     return list(KINDS)[order[place]]
@@ -192,7 +193,7 @@ def _extra_classes(random: np.random.Generator, count: int) -> list[str]:
 
 def _place(random: np.random.Generator, kind: Kind, size: float, numbers: np.ndarray,
            side: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Finds a place where the new object hides no other: its transform (2 x 3) and the new object map; or None.
+    """Finds a place where the new object hides no other object: its transform (2 x 3) and the new object map; or None.
 
     size: the object's longer side, as a share of the image's shorter side.
     """
@@ -205,7 +206,7 @@ def _place(random: np.random.Generator, kind: Kind, size: float, numbers: np.nda
         x1, y1, x2, y2 = extent(kind, np.column_stack([linear, np.zeros(2)]))
         scale = size * min(height, width) / max(x2 - x1, y2 - y1)
         half = np.array([x2 - x1, y2 - y1]) * scale / 2
-        reach = half * 0.7  # up to 15 % of an object may leave the image at either side
+        reach = half * 0.7  # up to 15 % of an object may lie outside the image on either side
         centre = [random.uniform(min(r, s / 2), max(s - r, s / 2)) for r, s in zip(reach, (width, height), strict=True)]
         shift = np.array(centre) - scale * np.array([x1 + x2, y1 + y2]) / 2
         transform = np.column_stack([scale * linear, shift])
@@ -215,7 +216,7 @@ def _place(random: np.random.Generator, kind: Kind, size: float, numbers: np.nda
         after = np.bincount(with_rim(new, side).ravel(), minlength=256)[1:number + 1]
         if (after[:-1] >= 0.6 * before).all() and after[-1] >= max(LEAST_VISIBLE * own.sum(), 24):
             return transform, new
-        size = min(0.9, size * 1.05) if number == 1 else size  # an image without any object would be of no use
+        size = min(0.9, size * 1.05) if number == 1 else size  # an image without any object would be useless
     return None
 
 

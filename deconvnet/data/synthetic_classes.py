@@ -1,8 +1,8 @@
 """The 20 VOC classes of the synthetic set: a silhouette, two colours and a texture each.
 
-A kind is drawn in its own coordinates, x and y in about -1 .. 1 with y downwards, and carried to pixels by an affine
-transform (2 x 3). The texture lives in the object's coordinates too: it turns and grows with the object, so that a
-window warped to a fixed side shows the same class in the same way at any distance.
+A class is drawn in its own coordinates, x and y in about -1 .. 1 with y downwards, and mapped to pixels by an affine
+transform (2 x 3). The texture uses the object's coordinates too: it rotates and scales with the object, so that a
+window warped to a fixed side looks the same for a class at any scale.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ def polygon(*corners: tuple[float, float]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Kind:
-    """How a class looks: textured body parts, then plain details upon or beside them (union: the silhouette)."""
+    """How a class looks: textured body parts, then plain details on or beside them (union: the silhouette)."""
 
     body: list[np.ndarray]
     colours: tuple[Colour, Colour]
@@ -139,18 +139,18 @@ KINDS = {
 
 
 def silhouette(kind: Kind, transform: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The pixels of an object, bool H x W, cut at the image's border."""
+    """The pixels of an object, bool H x W, clipped at the image's border."""
     return _filled(kind.body + kind.details, transform, height, width)
 
 
 def extent(kind: Kind, transform: np.ndarray) -> np.ndarray:
-    """The object's box before it is cut at the border: float64 (x1, y1, x2, y2), in pixels."""
+    """The object's box before it is clipped at the border: float64 (x1, y1, x2, y2), in pixels."""
     corners = np.concatenate(kind.body + kind.details) @ transform[:, :2].T + transform[:, 2]
     return np.concatenate([corners.min(0), corners.max(0)])
 
 
 def paint(image: np.ndarray, kind: Kind, transform: np.ndarray, random: np.random.Generator) -> None:
-    """Paints an object upon an image (RGB uint8, changed in place): its hue, brightness and texture vary a little."""
+    """Paints an object on an image (RGB uint8, changed in place): its hue, brightness and texture vary a little."""
     height, width = image.shape[:2]
     change = np.array([random.uniform(-4, 4), random.uniform(0.85, 1.1), random.uniform(0.75, 1.08)])
     body = _filled(kind.body, transform, height, width)
@@ -188,7 +188,7 @@ def _rgb(colour: Colour, change: np.ndarray) -> np.ndarray:
 
 def _texture(name: str, u: np.ndarray, v: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """The share of the second colour, 0 .. 1, at object coordinates (u, v)."""
-    f = 2.5 * random.uniform(0.85, 1.15)  # periods a unit: about five across an object
+    f = 2.5 * random.uniform(0.85, 1.15)  # periods per unit: about five across an object
     a, b = random.uniform(0, 1, 2)
     across, along = np.sin(2 * np.pi * (f * u + a)), np.sin(2 * np.pi * (f * v + b))
     if name == "plain":
@@ -209,7 +209,7 @@ def _texture(name: str, u: np.ndarray, v: np.ndarray, random: np.random.Generato
         wave = np.sin(2 * np.pi * (f * np.hypot(u, v) + a))
     elif name == "zigzag":
         wave = np.sin(2 * np.pi * (f * (v + 0.5 * np.abs((u * f + a) % 2 - 1)) + b))
-    else:  # blotches: a sum of slow waves in random directions
+    else:  # blotches: a sum of low-frequency waves in random directions
         turns = random.uniform(0, 2 * np.pi, 5)
         wave = sum(np.sin(5 * (np.cos(turn) * u + np.sin(turn) * v) + 7 * turn) for turn in turns) * 1.5
     return np.clip(0.5 + wave, 0, 1)  # steeper than a sine: mostly one colour or the other

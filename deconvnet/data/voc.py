@@ -5,9 +5,9 @@
     VOC/SegmentationClassAug/ID.png           the same, from SBD; used where SegmentationClass has none
     VOC/SegmentationObject[Aug]/ID.png        object mask: 1, 2, ... for each object, 255 is void
     VOC/Annotations/ID.xml                    object boxes, 1-based and inclusive
-    VOC/ImageSets/Segmentation/SPLIT.txt      an image id a line
+    VOC/ImageSets/Segmentation/SPLIT.txt      one image id per line
 
-Whatever cannot be trusted is an error that names the file; nothing is converted silently.
+Anything wrong is an error that names the file; nothing is converted silently.
 """
 
 import hashlib
@@ -30,12 +30,12 @@ from deconvnet.support.errors import UnknownLabel, UsageError, UserError
 
 
 def fingerprint_of(classes: Sequence[str], image_ids: Sequence[str]) -> str:
-    """Tells data sets apart: a hash over the class names and the ids of a split."""
+    """Identifies a data set: a hash over the class names and the ids of a split."""
     return hashlib.sha256("\n".join([*classes, "", *image_ids]).encode()).hexdigest()[:16]
 
 
 def check_split(split: str) -> None:
-    """Raises UsageError for a split that is no list's name: as a path it would have files written anywhere."""
+    """Raises UsageError for a split that cannot be a list's name: as a path it would let files be written anywhere."""
     try:
         check_name(split, "the split", "the name of a split list, such as val")
     except ValueError as error:
@@ -44,9 +44,9 @@ def check_split(split: str) -> None:
 
 @dataclass
 class VocObject:
-    """One object: its class index, its box (int32 x1, y1, x2, y2), and which of the box's pixels are its own.
+    """One object: its class index, its box (int32 x1, y1, x2, y2), and which pixels of the box belong to it.
 
-    `labels` is a view, cut to the box, of one map that an image's objects share; the object's pixels are those of
+    `labels` is a view, cropped to the box, of one map that an image's objects share; the object's pixels are those of
     value `label`. So memory does not grow with the number of objects, however large their boxes are.
     """
 
@@ -57,7 +57,7 @@ class VocObject:
 
     @property
     def mask(self) -> np.ndarray:
-        """The object's own pixels, cut to its box: bool, (y2 - y1) x (x2 - x1)."""
+        """The object's own pixels, cropped to its box: bool, (y2 - y1) x (x2 - x1)."""
         return self.labels == self.label
 
 
@@ -71,7 +71,8 @@ class VocFolder:
         if not (root / "JPEGImages").is_dir():
             inside = sorted(path.parent for path in root.glob("*/JPEGImages"))
             if len(inside) != 1:
-                found = f"it holds several: {', '.join(path.name for path in inside)}" if inside else "it holds none"
+                names = ", ".join(path.name for path in inside)
+                found = f"it contains several: {names}" if inside else "it contains none"
                 raise UsageError(f"{root}: expected a VOC-layout folder with JPEGImages in it; {found}")
             root = inside[0]
         self.root = root
@@ -86,14 +87,14 @@ class VocFolder:
             hint = " (VOC's test set comes from its server, after registering)" if split == "test" else ""
             raise UsageError(f"{path}: no such split list; the folder has: {known}{hint}")
         try:
-            ids = path.read_text(encoding="utf-8-sig").split()  # a byte order mark is no part of the first id
+            ids = path.read_text(encoding="utf-8-sig").split()  # a byte order mark does not belong to the first id
         except UnicodeDecodeError:
-            raise UserError(f"{path}: not a text file; expected an image id a line") from None
+            raise UserError(f"{path}: not a text file; expected one image id per line") from None
         if not ids:
             raise UserError(f"{path}: the split list is empty")
-        for image_id in ids:  # one that is a path would name files outside the run folder
+        for image_id in ids:  # a path would name files outside the run folder
             try:
-                check_name(image_id, "an id", "an image id a line")
+                check_name(image_id, "an id", "one image id per line")
             except ValueError as error:
                 raise UserError(f"{path}: {error}") from None
         if len(set(ids)) < len(ids):
@@ -111,8 +112,8 @@ class VocFolder:
                         "without a suffix; other formats must be converted)")
 
     def files(self, image_ids: Sequence[str]) -> list[tuple[str, str, str]]:
-        """Each image's files, as absolute paths: the picture, the class mask, and what tells its objects apart, object
-        mask or annotation; "" for one that is not there.
+        """Each image's files, as absolute paths: the image, the class mask, and the object mask or annotation; "" for a
+        missing one.
         """
         masks, objects = (((folder, ".png"), (f"{folder}Aug", ".png")) for folder in ("SegmentationClass",
                                                                                       "SegmentationObject"))
@@ -129,14 +130,14 @@ class VocFolder:
                 for image_id in image_ids]
 
     def read_image(self, image_id: str) -> np.ndarray:
-        """The image, RGB uint8 H x W x 3; see `read_rgb` for what is refused."""
+        """The image, RGB uint8 H x W x 3; see `read_rgb` for what is rejected."""
         return read_rgb(self.image_path(image_id))
 
     def read_mask(self, image_id: str) -> np.ndarray:
         """The class mask, uint8 H x W, values below the class count or 255. Raises UserError."""
         path = self._first("SegmentationClass", image_id)
         if path is None:
-            raise UserError(f"{self.root / 'SegmentationClass' / image_id}.png: no such mask, nor one in "
+            raise UserError(f"{self.root / 'SegmentationClass' / image_id}.png: no such mask, nor in "
                             "SegmentationClassAug")
         mask = read_label_png(path)
         wrong = np.unique(mask[(mask >= len(self.classes)) & (mask != VOID)])
@@ -156,8 +157,8 @@ class VocFolder:
 
         From SegmentationObject; else from Annotations: the class mask inside the box is the object's mask; else,
         and for classes without any box in the file, connected components (8 neighbours) of the class mask.
-        mask: the class mask when it is at hand. Objects of fewer than `least_pixels` pixels are left out: SBD's
-        masks have stray pixels, and some boxes a class that their mask lacks.
+        mask: the class mask if already read. Objects of fewer than `least_pixels` pixels are left out: SBD's
+        masks have stray pixels, and some boxes have a class that their mask does not show.
         """
         mask = self.read_mask(image_id) if mask is None else mask
         object_path = self._first("SegmentationObject", image_id)
@@ -172,7 +173,7 @@ class VocFolder:
         return [item for item in found if np.count_nonzero(item.mask) >= least_pixels]
 
     def fingerprint(self, split: str) -> str:
-        """Tells data sets apart: fingerprint_of the class names and the ids of a split."""
+        """Identifies the data set: fingerprint_of the class names and the ids of a split."""
         return fingerprint_of(self.classes, self.image_ids(split))
 
     def _first(self, folder: str, image_id: str) -> Path | None:
@@ -197,7 +198,7 @@ class VocFolder:
                 continue
             classes = mask[place]
             own = (numbers[place] == number) & (classes != VOID) & (classes != 0)
-            if own.any():  # the object's class is the one most of its pixels have
+            if own.any():  # the object's class is that of most of its pixels
                 class_index = int(np.bincount(classes[own]).argmax())
                 own &= classes == class_index
                 kept[place][own] = number
@@ -249,18 +250,18 @@ def tight_box(mask: np.ndarray) -> np.ndarray:
 
 
 def inside(array: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """The view of an array (H x W) that a box (x1, y1, x2, y2) in it shows."""
+    """The view of an array (H x W) inside a box (x1, y1, x2, y2)."""
     x1, y1, x2, y2 = box
     return array[y1:y2, x1:x2]
 
 
 def _components(mask: np.ndarray, least_pixels: int, but: Sequence[int] = ()) -> list[VocObject]:
-    """Connected components of each class but some; those that are too small are never made into objects."""
+    """Connected components of each class except `but`; those that are too small are ignored."""
     found, labels, last = [], np.zeros(mask.shape, np.int32), 0
     for class_index in np.setdiff1d(mask, [0, VOID, *but]):
         count, numbers, stats, _ = cv2.connectedComponentsWithStats((mask == class_index).view(np.uint8),
                                                                     connectivity=8)
-        np.add(numbers, last, out=labels, where=numbers > 0)  # no two classes share a pixel, so one map holds all
+        np.add(numbers, last, out=labels, where=numbers > 0)  # classes do not overlap, so one map holds all objects
         corners = stats[:, [cv2.CC_STAT_LEFT, cv2.CC_STAT_TOP, cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]]
         corners[:, 2:] += corners[:, :2]
         for number in range(1, count):

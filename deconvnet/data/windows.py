@@ -1,4 +1,4 @@
-"""Windows: the enlarged boxes around objects and proposals, what is cut there, and how it is labelled."""
+"""Windows: the enlarged boxes around objects and proposals, the crops taken there, and their labels."""
 
 import cv2
 import numpy as np
@@ -8,12 +8,12 @@ from deconvnet.data.voc import VocObject, inside
 from deconvnet.recipe import Windows
 from deconvnet.support.errors import UserError
 
-MOST_PIXELS = 1 << 27  # of a window; its score map of 21 classes takes 11 GB
-PAIRS_AT_ONCE = 1 << 20  # boxes compared in one step, which takes about 100 bytes a pair
+MOST_PIXELS = 1 << 27  # per window; its score map of 21 classes takes 11 GB
+PAIRS_AT_ONCE = 1 << 20  # boxes compared in one step, which takes about 100 bytes per pair
 
 
 def enlarge(boxes: np.ndarray, factor: float, shape: str) -> np.ndarray:
-    """Windows about boxes (N x 4 int), same centres, sides times `factor` [P 6.1]; they may leave the image.
+    """Windows about boxes (N x 4 int), same centres, sides times `factor` [P 6.1]; they may reach outside the image.
 
     shape: 'tight' enlarges both sides, 'square' makes both factor * max(w, h) [R]. Returns N x 4 int32; each side
     is rounded to the nearest pixel, so a window is never empty. Raises UserError for windows of more than MOST_PIXELS.
@@ -29,7 +29,7 @@ def enlarge(boxes: np.ndarray, factor: float, shape: str) -> np.ndarray:
     if size.prod(1).max(initial=0) > MOST_PIXELS or np.abs(windows).max(initial=0) >= 2**31:
         width, height = size[size.prod(1).argmax()]
         raise UserError(f"a box enlarged {factor:g} times becomes a window of {width:.0f} x {height:.0f} pixels; at "
-                        f"most {MOST_PIXELS:,} pixels are possible: a smaller image or windows.enlarge is needed")
+                        f"most {MOST_PIXELS:,} pixels are possible: use a smaller image or windows.enlarge")
     return windows.astype(np.int32)
 
 
@@ -47,7 +47,7 @@ def overlap(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 def best_overlap(boxes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each box (N x 4) the index of the other (M x 4, M > 0) of largest IoU, and that IoU: int64 N, float64 N.
 
-    The whole table is never held: 2,000 proposals and 30,000 specks would take gigabytes.
+    The whole matrix is never held: 2,000 proposals and 30,000 specks would take gigabytes.
     """
     rows = max(1, PAIRS_AT_ONCE // len(others))
     index, iou = np.zeros(len(boxes), np.int64), np.zeros(len(boxes))
@@ -59,7 +59,7 @@ def best_overlap(boxes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def cut(array: np.ndarray, window: np.ndarray, fill: np.ndarray | int) -> np.ndarray:
-    """What an image (H x W x 3) or mask (H x W) shows in a window; `fill` outside it."""
+    """The crop of an image (H x W x 3) or mask (H x W) in a window; `fill` outside the image."""
     x1, y1, x2, y2 = (int(value) for value in window)
     height, width = array.shape[:2]
     result = np.empty((y2 - y1, x2 - x1, *array.shape[2:]), array.dtype)
@@ -71,7 +71,7 @@ def cut(array: np.ndarray, window: np.ndarray, fill: np.ndarray | int) -> np.nda
 
 
 def outside_value(recipe: Windows) -> np.ndarray:
-    """The picture's value outside the image (uint8, RGB), recipe key windows.outside."""
+    """The colour outside the image (uint8, RGB), recipe key windows.outside."""
     return np.round(MEAN_RGB if recipe.outside == "mean" else 0 * MEAN_RGB).astype(np.uint8)
 
 

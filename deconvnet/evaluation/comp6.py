@@ -1,4 +1,4 @@
-"""The archive that the VOC server takes (competition comp6: segmentation, any training data but the test set)."""
+"""The archive for the VOC server (competition comp6: segmentation, any training data but the test set)."""
 
 import gzip
 import io
@@ -13,24 +13,25 @@ from deconvnet.data.palette import voc_palette
 from deconvnet.support.atomic import atomic_write
 from deconvnet.support.errors import UserError
 
-MOST_NAME_BYTES = 100  # behind the last slash, in the tar format that the server's own tools read
+MOST_NAME_BYTES = 100  # after the last slash, in the tar format that the server's own tools read
 COMP6_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
 
 
 def pack_comp6(voc: SegmentationDataset, predictions: Path, image_ids: list[str], archive: Path) -> None:
     """Packs predictions/ID.png of each image into a gzipped tar, as indexed PNGs with the VOC palette.
 
-    Whole or not at all; the same predictions give the same bytes. Raises UserError for a prediction that is missing or
-    unreadable, has not its image's size, or has a label above the last class: the server would refuse it days later.
+    Completely or not at all; the same predictions give the same bytes. Raises UserError for a prediction that is
+    missing or unreadable, differs from its image in size, or has a label above the last class: the server would reject
+    it days later.
     """
     too_long = next((image_id for image_id in image_ids if len(f"{image_id}.png".encode()) > MOST_NAME_BYTES), None)
     if too_long:
-        raise UserError(f"{archive}: image id {too_long[:40]!r}... is too long for the server's archive: a name in it "
-                        f"has {MOST_NAME_BYTES} bytes at most")
+        raise UserError(f"{archive}: image id {too_long[:40]!r}... is too long for the server's archive: names in it "
+                        f"have at most {MOST_NAME_BYTES} bytes")
     with (
         atomic_write(archive) as temporary,
         temporary.open("wb") as raw,
-        # no name and no time in the gzip header, plain owner and time in the tar's: nothing depends on when or who
+        # no name or time in the gzip header, default owner and time in the tar's: independent of user and date
         gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as compressed,
         tarfile.open(fileobj=compressed, mode="w", format=tarfile.USTAR_FORMAT) as tar,
     ):

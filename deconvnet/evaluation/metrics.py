@@ -7,10 +7,11 @@ With n_ij the pixels of class i predicted j, t_i = sum_j n_ij and p_i = sum_j n_
     mean IoU                mean_i n_ii / (t_i + p_i - n_ii)
     frequency weighted IoU  sum_i t_i n_ii / (t_i + p_i - n_ii) / sum_i t_i
 
-Rules as in the VOC devkit (VOCevalseg.m): one histogram, never a mean over images; at the image's own size; void truth
-left out. A class that the truth lacks but the prediction shows has IoU 0 and counts in the mean. A class that neither
-shows has no IoU (0 / 0) and is left out of the mean; the devkit's mean would be NaN. The same holds for accuracy and
-classes that the truth lacks. Where every class occurs, as in VOC's own splits, all of this is the plain mean.
+Rules as in the VOC devkit (VOCevalseg.m): one histogram, never a mean over images; at the image's own size; void pixels
+of the ground truth are ignored. A class that is predicted but absent from the ground truth has IoU 0 and counts in the
+mean. A class absent from both has no IoU (0 / 0) and is left out of the mean; the devkit's mean would be NaN. The same
+holds for accuracy and classes absent from the ground truth. Where every class occurs, as in VOC's own splits, this is
+the plain mean.
 """
 
 from typing import Any
@@ -30,13 +31,14 @@ class ConfusionMatrix:
         self.images = 0
 
     def add(self, prediction: np.ndarray, truth: np.ndarray, name: str) -> None:
-        """Counts one image's label maps (uint8, H x W; void truth is left out).
+        """Counts one image's label maps (uint8, H x W; void pixels of the ground truth are ignored).
 
         name: the prediction's file or image id, for the error. Raises UserError for maps of different size and for
-        labels above the last class, in the prediction under void truth and 255 itself too, as the devkit does.
+        labels above the last class; in the prediction also under void ground truth, and 255 itself, as the devkit does.
         """
         if prediction.shape != truth.shape:
-            raise UserError(f"{name}: the prediction is {_size(prediction)}; expected {_size(truth)}, as the mask")
+            raise UserError(f"{name}: the prediction is {_size(prediction)}; expected {_size(truth)}, the size of the "
+                            "mask")
         count = len(self.classes)
         if prediction.max(initial=0) >= count:
             raise UserError(f"{name}: predicted label {prediction.max()} is above the last class, {count - 1} "
@@ -50,15 +52,16 @@ class ConfusionMatrix:
         self.images += 1
 
     def pixel_accuracy(self) -> float:
-        """Share of the pixels that are right; NaN without pixels."""
+        """Share of pixels that are correct; NaN without pixels."""
         return float(_divide(self._hits().sum(), self.counts.sum()))
 
     def class_accuracy(self) -> np.ndarray:
-        """Share of each true class's pixels that are right, float64 C; NaN for a class that the truth lacks."""
+        """Share of each true class's pixels that are correct, float64 C; NaN for a class absent from the ground truth.
+        """
         return _divide(self._hits(), self.counts.sum(axis=1))
 
     def class_iou(self) -> np.ndarray:
-        """Intersection over union of each class, float64 C; NaN for a class absent from truth and prediction."""
+        """Intersection over union of each class, float64 C; NaN for a class absent from ground truth and prediction."""
         return _divide(self._hits(), self.counts.sum(axis=1) + self.counts.sum(axis=0) - self._hits())
 
     def mean_accuracy(self) -> float:
@@ -70,7 +73,7 @@ class ConfusionMatrix:
         chosen = self.classes if names is None else names
         unknown = [name for name in chosen if name not in self.classes]
         if unknown or not chosen:
-            what = f"class {unknown[0]!r} is not in the class list" if unknown else "no class is given to average over"
+            what = f"class {unknown[0]!r} is not in the class list" if unknown else "no class to average over"
             raise UsageError(f"{what}; expected some of {', '.join(self.classes)}")
         return _mean(self.class_iou()[[self.classes.index(name) for name in chosen]])
 
@@ -81,7 +84,7 @@ class ConfusionMatrix:
         return float(_divide((weights * self.class_iou()[present]).sum(), self.counts.sum()))
 
     def summary(self) -> dict[str, Any]:
-        """All of it for a JSON file; a metric that does not exist is None (JSON has no NaN)."""
+        """Everything, for a JSON file; an undefined metric is None (JSON has no NaN)."""
         return {
             "images": self.images,
             "pixels": int(self.counts.sum()),

@@ -12,16 +12,17 @@ from deconvnet.support.progress import progress
 
 
 def read_class_list(path: Path) -> list[str]:
-    """Class names from a text file, one a line, background first. Raises UsageError."""
+    """Class names from a text file, one per line, background first. Raises UsageError."""
     if not path.is_file():
-        raise UsageError(f"{path}: no such class list; expected a text file with a class name a line, background first")
-    try:  # a byte order mark is no part of the first name
+        raise UsageError(f"{path}: no such class list; expected a text file with one class name per line, background "
+                         "first")
+    try:  # a byte order mark does not belong to the first name
         names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError:
         names = []
     named = all(name.isprintable() and len(name) <= 200 for name in names)
     if not 2 <= len(names) <= 255 or len(set(names)) < len(names) or not named:
-        raise UsageError(f"{path}: expected a text file (UTF-8) of 2 to 255 different class names, one a line, "
+        raise UsageError(f"{path}: expected a text file (UTF-8) of 2 to 255 different class names, one per line, "
                          "background first")
     return names
 
@@ -33,9 +34,9 @@ def prediction_classes(folder: Path) -> list[str]:
 
 
 def check_predictions(folder: Path, image_ids: list[str]) -> None:
-    """Raises UserError, which names the first one and their number, when predictions are missing."""
+    """Raises UserError, which names the first one and their number, if predictions are missing."""
     if not folder.is_dir():
-        raise UsageError(f"{folder}: no such folder; expected one with a prediction ID.png for each image")
+        raise UsageError(f"{folder}: no such folder; expected one with a prediction ID.png per image")
     missing = [image_id for image_id in image_ids if not (folder / f"{image_id}.png").is_file()]
     if missing:
         raise UserError(f"{folder / missing[0]}.png: no such prediction, and {len(missing)} of the split's "
@@ -43,7 +44,7 @@ def check_predictions(folder: Path, image_ids: list[str]) -> None:
 
 
 def has_masks(voc: SegmentationDataset, image_ids: list[str]) -> bool:
-    """Whether any image of the split has a mask; those of the VOC test split are kept by the server."""
+    """Whether any image of the split has a mask; those of the VOC test split are not public."""
     return any(mask for _, mask, _ in voc.files(image_ids))
 
 

@@ -1,4 +1,4 @@
-"""A network of a recipe, its weights drawn."""
+"""A network built from a recipe, with random weights."""
 
 import os
 
@@ -13,14 +13,14 @@ from deconvnet.support.errors import UserError
 def build_network(name: str, recipe: Recipe) -> nn.Module:
     """A network of NETWORKS, its weights drawn from the recipe's seed.
 
-    Raises UserError where its weights alone are more than the machine's memory: torch would be killed filling them.
+    Raises UserError if its weights alone need more than the machine's memory: the process would be killed.
     """
     spec = NETWORKS[name]
     with torch.device("meta"):  # sizes without memory
         size = sum(value.nbytes for value in spec.build(recipe).parameters())
     if size > machine_memory():
         width = f"{spec.recipe_section}.width"
-        raise UserError(f"recipe key {width} is {recipe_to_dict(recipe)[width]:g}: the weights take {size / 1e9:.0f} "
+        raise UserError(f"recipe key {width} is {recipe_to_dict(recipe)[width]:g}: the weights need {size / 1e9:.0f} "
                         f"GB, this machine has {machine_memory() / 1e9:.0f} GB: lower it")
     model = spec.build(recipe)
     generator = torch.Generator().manual_seed(recipe.seed)

@@ -6,8 +6,8 @@
 
 What changes: names ('-' to '_', older FCN names), conv1_1's input channels BGR to RGB, inner products to
 convolutions, biases and BN's scale and shift (1 x 1 x 1 x N, 1 x N x 1 x 1 or N) to N. Weights of convolutions
-(out, in, kh, kw) and deconvolutions (in, out, kh, kw) lie as torch's do. Expected shapes come from the network
-itself; its width, input size and class count from the file. Every layer with weights must be accounted for.
+(out, in, kh, kw) and deconvolutions (in, out, kh, kw) have torch's layout. Expected shapes come from the network
+itself; its width, input size and class count from the file. Every layer with weights must be used.
 """
 
 import math
@@ -31,23 +31,23 @@ from deconvnet.support.errors import UserError
 KINDS = ("deconvnet", "vgg16", "fcn8s", "fcn16s", "fcn32s")
 BN_STATES = ("folded", "unmeasured")
 VGG16_NAMES = (*(name for names in convolution_names() for name in names), "fc6", "fc7")
-# Caffe's own example of turning inner products into convolutions calls them so; fc8 is ImageNet's classifier.
+# Names in Caffe's own example of turning inner products into convolutions; fc8 is ImageNet's classifier.
 VGG16_ALIASES = {"fc6_conv": "fc6", "fc7_conv": "fc7", "fc8_conv": "fc8"}
 # fcn-8s-pascal (score-fr, score2, score4, upsample); the PASCAL-Context one (score59, upsample-fused-16).
 FCN_ALIASES = {"score59": "score_fr", "score2": "upscore2", "score4": "upscore_pool4",
                "upsample_fused_16": "upscore_pool4"}
 LAST_UPSAMPLING_ALIASES = ("upsample", "upscore")
-# A folded layer computes scale * x + shift. As a BatchNorm of variance 1024 (root 32) and weight 32 * scale it
-# does so exactly whatever bn_eps (up to 3e-5) a recipe has: 1024 + eps is 1024 in float32.
+# A folded layer computes scale * x + shift. A BatchNorm of variance 1024 (root 32) and weight 32 * scale computes
+# exactly that for any bn_eps up to 3e-5: 1024 + eps is 1024 in float32.
 FOLDED_VARIANCE = 1024.0
 WIDEST = 16
 
 
 @dataclass
 class Imported:
-    """A state dict (float32; mostly views of the file) and what a safetensors file says about it.
+    """A state dict (float32; mostly views of the file) and the metadata of its safetensors file.
 
-    metadata: kind; width, input (DeconvNet) or fc6_kernel (FCN), classes of the network, VOC's names if they are 21;
+    metadata: kind; width, input (DeconvNet) or fc6_kernel (FCN), class count, VOC's names if there are 21 classes;
     bn: 'folded', or 'unmeasured', when the tensors have no running statistics and `stages.bn_statistics` must measure
     them.
     """
@@ -60,13 +60,13 @@ def import_caffe(path: Path | str, kind: str = "auto", bn: str = "auto") -> Impo
     """Reads a .caffemodel as the state dict of one of KINDS. Raises UserError that names the file and the layer.
 
     bn: whether a DeconvNet's scale and shift are 'folded' (inference model) or 'unmeasured' (training model);
-    auto decides by what the file says about its BN layers (see `_bn_state`).
+    auto: from the BN layers in the file (see `_bn_state`).
     """
     path = Path(path)
     layers = _own_names(read_caffemodel(path), kind, path)
     kind = _kind(layers) if kind == "auto" else kind
     if bn != "auto" and kind != "deconvnet":
-        raise UserError(f"{path}: is a {kind}, which has no BN layers: leave --bn out")
+        raise UserError(f"{path}: is a {kind}, which has no BN layers: omit --bn")
     if kind == "deconvnet":
         network, metadata = _deconvnet(layers, path)
         metadata["bn"] = _bn_state(layers, path) if bn == "auto" else bn
@@ -164,7 +164,7 @@ def _class_count(layers: dict[str, CaffeLayer], name: str, path: Path) -> int:
 
 
 def _described(classes: int) -> dict[str, Any]:
-    """Their number, and VOC's names where it is VOC's: Caffe's files have no names."""
+    """The number of classes, and VOC's names if it is VOC's number: Caffe's files have no class names."""
     return {"classes": classes, **({"class_names": VOC_CLASSES} if classes == len(VOC_CLASSES) else {})}
 
 
@@ -180,8 +180,8 @@ def _outputs(layers: dict[str, CaffeLayer], name: str, path: Path) -> int:
 def _bn_state(layers: dict[str, CaffeLayer], path: Path) -> str:
     """Whether BN is folded; the blobs (scale, shift) look the same in both.
 
-    The release's script that folds BN runs, and saves, a net whose BN layers have three outputs (the batch's
-    mean and variance besides); the training nets' have one. A net saved in INFERENCE mode is folded as well.
+    The release's script that folds BN saves a net whose BN layers have three outputs (batch mean and variance too);
+    those of the training nets have one. A net saved in INFERENCE mode is folded as well.
     """
     states = set()
     for name, layer in layers.items():
@@ -192,7 +192,7 @@ def _bn_state(layers: dict[str, CaffeLayer], path: Path) -> str:
                 states.add("folded" if layer.bn_inference or layer.top_count == 3 else "unmeasured")
     if len(states) == 1 and "unknown" not in states:
         return states.pop()
-    raise UserError(f"{path}: its BN layers do not tell whether BN is folded; say --bn folded (inference model) or "
+    raise UserError(f"{path}: its BN layers do not show whether BN is folded; give --bn folded (inference model) or "
                     "--bn unmeasured (training model)")
 
 
@@ -203,7 +203,7 @@ def _account(layers: dict[str, CaffeLayer], modules: dict[str, nn.Module], kind:
         raise UserError(f"{path}: layer {missing[0]!r}{more} of a {kind} is missing")
     for name, layer in layers.items():
         if name not in modules:
-            raise UserError(f"{path}: layer {layer.name!r} has weights and is not part of a {kind}")
+            raise UserError(f"{path}: layer {layer.name!r} has weights but is not part of a {kind}")
 
 
 def _layer_tensors(name: str, module: nn.Module, layer: CaffeLayer, path: Path) -> dict[str, np.ndarray]:
@@ -238,9 +238,9 @@ def _check_finite(blob: np.ndarray, layer: CaffeLayer, path: Path) -> None:
 
 def _move_upsampling_biases(tensors: dict[str, np.ndarray], stride: int, layers: dict[str, CaffeLayer],
                             path: Path) -> None:
-    """The CVPR 2015 nets give upsampling a bias, ours do not: it goes to the score layer that is added next.
+    """The CVPR 2015 nets give upsampling a bias, ours do not have it: it moves to the score layer that is added next.
 
-    Only the last upsampling has none after it; Caffe never trained that one, so a bias there is 0.
+    Only the last upsampling has no layer after it; Caffe never trained that one, so its bias is 0.
     """
     *earlier, last = UPSAMPLINGS[stride]
     for upsampling, skip in zip((*earlier, last), (*SKIPS[stride], None), strict=True):

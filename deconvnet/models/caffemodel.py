@@ -1,6 +1,6 @@
 """Reads .caffemodel files (protobuf) without Caffe: each layer's name and its blobs, mapped, not copied.
 
-Only the fields below are looked at, of both layouts; all others are skipped. Source: caffe.proto of BVLC/caffe
+Only the fields below, of both layouts, are read; all others are skipped. Source: caffe.proto of BVLC/caffe
 and of the authors' fork HyeonwooNoh/caffe.
 
     NetParameter            1 name, 2 layers (older), 100 layer (newer)
@@ -10,8 +10,8 @@ and of the authors' fork HyeonwooNoh/caffe.
     BlobProto               1-4 num, channels, height, width, 5 data, 7 shape, 8 double_data
     BlobShape               1 dim
 
-A file may be cut, corrupt or hostile: every length is checked against the bytes that are left before anything is
-allocated, nesting is fixed (no recursion), and the number of fields is bounded.
+A file may be cut, corrupt or hostile: every length is checked against the remaining bytes before anything is allocated,
+nesting is fixed (no recursion), and the number of fields is bounded.
 """
 
 from collections.abc import Iterator
@@ -32,17 +32,17 @@ UNPACKED_FLOAT = 5 << 3 | FIXED32  # the tag byte before each number of an unpac
 
 
 class Malformed(Exception):
-    """Not what the format allows; becomes a UserError that names the file."""
+    """A violation of the format; becomes a UserError that names the file."""
 
 
 @dataclass
 class CaffeLayer:
-    """A layer: its blobs (float32, read-only views of the file) and what tells how its BN was used."""
+    """A layer: its blobs (float32, read-only views of the file) and how its BN was used."""
 
     name: str = ""
     blobs: list[np.ndarray] = field(default_factory=list)
-    top_count: int = 0  # outputs; a BN layer with three also gives out its batch's mean and variance
-    bn_inference: bool = False  # BN layer in the fork's INFERENCE mode: scale * x + shift
+    top_count: int = 0  # outputs; a BN layer with three also returns its batch's mean and variance
+    bn_inference: bool = False  # a BN layer in the fork's INFERENCE mode: scale * x + shift
 
 
 def read_caffemodel(path: Path | str) -> dict[str, CaffeLayer]:
@@ -61,7 +61,7 @@ def read_caffemodel(path: Path | str) -> dict[str, CaffeLayer]:
     try:
         layers = _Reader(data).network()
     except Malformed as error:
-        raise UserError(f"{path}: not a Caffe model that can be read: {error}") from None
+        raise UserError(f"{path}: not a readable Caffe model: {error}") from None
     if not layers:
         raise UserError(f"{path}: no layer with weights in it; expected a .caffemodel file")
     return layers
@@ -69,7 +69,7 @@ def read_caffemodel(path: Path | str) -> dict[str, CaffeLayer]:
 
 @dataclass
 class _Field:
-    """A field of a message: its number, wire type, and a varint's value or where its bytes lie."""
+    """A field of a message: its number, wire type, and a varint's value or the range of its bytes."""
 
     number: int
     wire: int
@@ -111,7 +111,7 @@ class _Reader:
                     for part in self.message(item, "bn_param")
                 )
             elif older and item.number == 1:
-                raise Malformed("a file of Caffe's version 0: pass it through Caffe's upgrade_net_proto_binary first")
+                raise Malformed("a file of Caffe's version 0: convert it with Caffe's upgrade_net_proto_binary first")
         for index, item in enumerate(blob_fields):
             layer.blobs.append(self.blob(item, f"blob {index} of layer {layer.name!r}"))
         return layer
@@ -133,10 +133,10 @@ class _Reader:
         shape = shape if has_shape else legacy
         count = sum(len(piece) for piece in pieces)
         if max(shape, default=0) > len(self.data) or prod(shape) != count:
-            raise Malformed(f"{what} holds {count:,} numbers, which do not make up its shape ({_times(shape)})")
+            raise Malformed(f"{what} holds {count:,} numbers, which do not fill its shape ({_times(shape)})")
         if len(pieces) == 1 and pieces[0].dtype == np.float32:
-            return pieces[0].reshape(shape)  # as it lies in the file
-        with np.errstate(over="ignore"):  # too large for float32: becomes infinite, which the importer refuses
+            return pieces[0].reshape(shape)  # as stored in the file
+        with np.errstate(over="ignore"):  # too large for float32: becomes infinite, which the importer rejects
             return np.concatenate([np.zeros(0, np.float32), *pieces]).astype(np.float32).reshape(shape)
 
     def shape(self, message: _Field, what: str) -> list[int]:
@@ -157,7 +157,7 @@ class _Reader:
         """A view of a field's packed numbers, or of one unpacked number (or a run of them, already measured)."""
         size = item.end - item.start
         width = np.dtype(kind).itemsize
-        if item.wire == FIXED32:  # number, then tag and number again and again
+        if item.wire == FIXED32:  # number, then tag and number, repeatedly
             run = np.dtype({"names": ["number"], "formats": [kind], "offsets": [0], "itemsize": width + 1})
             before = np.frombuffer(self.data[item.start : item.end - width], run)["number"]
             last = np.frombuffer(self.data[item.end - width : item.end], kind)
@@ -168,7 +168,7 @@ class _Reader:
 
     def text(self, item: _Field) -> str:
         if item.wire != BYTES or item.end - item.start > LONGEST_NAME:
-            raise Malformed("a layer's name is not a short text")
+            raise Malformed("a layer's name is not a short string")
         try:
             return bytes(self.data[item.start : item.end]).decode()
         except UnicodeDecodeError:
@@ -180,7 +180,7 @@ class _Reader:
         return self.fields(item.start, item.end)
 
     def fields(self, at: int, end: int) -> Iterator[_Field]:
-        """The fields between two offsets. A run of unpacked floats (BlobProto.data) comes as one field."""
+        """The fields between two offsets. A run of unpacked floats (BlobProto.data) is returned as one field."""
         while at < end:
             self.fields_left -= 1
             if self.fields_left < 0:
@@ -201,13 +201,13 @@ class _Reader:
                 length, start = self.varint(start, end)
                 at = start + length
             else:
-                raise Malformed(f"a wire type ({wire}) that Caffe does not write, at byte {at}")
+                raise Malformed(f"a wire type ({wire}) that Caffe never writes, at byte {at}")
             if at > end:
                 raise Malformed(f"cut short at byte {start}")
             yield _Field(number, wire, start, at, value)
 
     def end_of_run(self, at: int, end: int) -> int:
-        """Where a run of unpacked floats ends, the first of which ends at `at`; looked at in blocks."""
+        """The end of a run of unpacked floats, the first of which ends at `at`; searched in blocks."""
         while at < end:
             tags = np.frombuffer(self.data[at : min(end, at + 5 * 65536)], np.uint8)[::5]
             whole = np.count_nonzero(at + 5 * np.arange(1, len(tags) + 1) <= end)
@@ -219,7 +219,7 @@ class _Reader:
         return at
 
     def varint(self, at: int, end: int) -> tuple[int, int]:
-        """A base-128 number of at most 64 bits at `at`, and where it ends. Negative ones come out huge."""
+        """A base-128 number of at most 64 bits at `at`, and where it ends. Negative ones appear as huge ones."""
         value = 0
         for shift in range(0, 70, 7):
             if at >= end:

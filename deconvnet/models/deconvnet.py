@@ -2,9 +2,9 @@
 
     conv1_1 ... pool5, fc6, fc7 | fc6_deconv, unpool5, deconv5_1 ... deconv1_2, seg_score_voc
 
-Batch normalisation and ReLU follow every layer but the last (section 4.1). Layers carry the names of the
-authors' released model with '-' turned to '_'. A narrow network (recipe key network.width) is the same
-network with fewer channels, a small one (network.input) has smaller fc6 and fc6_deconv kernels.
+Batch normalisation and ReLU follow every layer but the last (section 4.1). Layers have the names of the authors'
+released model with '-' replaced by '_'. A narrow network (recipe key network.width) is the same network with fewer
+channels, a small one (network.input) has smaller fc6 and fc6_deconv kernels.
 """
 
 import torch
@@ -32,10 +32,10 @@ class DeconvNet(Vgg16Network):
             self.add_module(f"unpool{block}", Unpool(recipe.unpooling))
             own, below = self.channels[block - 1], self.channels[max(block - 2, 0)]
             names = _deconvolution_names(block)
-            for name in names:  # the last layer of a block brings the channels down to those of the block below
+            for name in names:  # the last layer of a block reduces the channels to those of the block below
                 after = below if name == names[-1] else own
                 self.add_layer(name, nn.ConvTranspose2d(own, after, 3, padding=1))
-        # Table 2 gives the output layer a padding of 1, which would make it 226 x 226: a slip of the pen.
+        # Table 2 gives the output layer a padding of 1, which would make it 226 x 226: an error in the table.
         self.seg_score_voc = nn.Conv2d(self.channels[0], class_count, 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -52,8 +52,9 @@ class DeconvNet(Vgg16Network):
         return self.seg_score_voc(x)
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Convolutions from N(0, conv_std), the deconvolution network, whose end the score layer is, from
-        N(0, deconv_std) [P 6.1]; 0 stands for He's deviation. fc6_deconv's input is a single pixel."""
+        """Convolutions from N(0, conv_std), the deconvolution network with its score layer from N(0, deconv_std) [P
+        6.1]; 0: He's deviation. fc6_deconv's input is a single pixel.
+        """
         recipe = self.recipe
 
         def std_of(name: str, layer: nn.Module) -> float:
@@ -73,7 +74,7 @@ def _describe(recipe: Recipe) -> dict[str, object]:
 
 
 def _trainings(recipe: Recipe) -> list[TrainingSpec]:
-    """Two stages, easier examples first [P 4.2]."""
+    """Two stages, easy examples first [P 4.2]."""
     keys = recipe.train
 
     def stage(number: int, start: Start | None) -> TrainingSpec:

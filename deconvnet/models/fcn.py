@@ -4,13 +4,13 @@
     score_fr -> upscore2 + score_pool4 (cropped) -> upscore16 -> crop                                        16s
     score_fr -> upscore2 + score_pool4 (cropped) -> upscore_pool4 + score_pool3 (cropped) -> upscore8 -> crop 8s
 
-Layers carry the names of the published Caffe nets. As there: conv1_1 is padded so far that fc6 finds a full
-window for any image (100 for its 7x7 kernel), pooling rounds sizes up, score layers start at zero, upsampling
-at bilinear interpolation. As in the paper the last upsampling stays bilinear while the others learn (the Caffe
-files published later fix them all). The scaled skips of the later "at once" files are left out.
+Layers have the names of the published Caffe nets. As there, conv1_1 is padded enough for fc6 to fit into any image (100
+for its 7x7 kernel), pooling rounds sizes up, score layers are initialised to zero, upsampling to bilinear
+interpolation. As in the paper the last upsampling stays bilinear while the others learn (the Caffe files published
+later fix them all). The scaled skips of the later "at once" files are left out.
 
 Without batch normalisation (the published nets) dropout of 0.5 follows fc6 and fc7. With it, which lets the
-network train from random weights, there is no dropout: the statistics at test time would not fit any more.
+network train from random weights, there is no dropout: the statistics at test time would no longer match.
 """
 
 from collections.abc import Callable
@@ -37,13 +37,13 @@ FACTORS = {"upscore2": 2, "upscore_pool4": 2, "upscore8": 8, "upscore16": 16, "u
 
 
 class Fcn(Vgg16Network):
-    """One of the three. Input N x 3 x H x W (RGB minus mean, any size), output scores N x classes x H x W."""
+    """FCN-32s, 16s or 8s. Input N x 3 x H x W (RGB minus mean, any size), output scores N x classes x H x W."""
 
     score_fr: nn.Conv2d
 
     def __init__(self, stride: int, class_count: int, recipe: recipes.Fcn, conv_std: float = 0.0) -> None:
-        """stride: 32, 16 or 8, of the finest scores; conv_std: of random convolutions, 0 for He's. Raises UsageError
-        for an fc6 kernel that cannot be aligned."""
+        """stride: 32, 16 or 8, of the finest scores; conv_std: of randomly initialised convolutions, 0 for He's. Raises
+        UsageError for an fc6 kernel that cannot be aligned."""
         kernel = recipe.fc6_kernel
         if kernel < LEAST_FC6_KERNEL:
             raise UsageError(f"recipe key fcn.fc6_kernel is {kernel}; expected at least {LEAST_FC6_KERNEL}")
@@ -63,7 +63,7 @@ class Fcn(Vgg16Network):
         self.initialise_head()
 
     def initialise(self, generator: torch.Generator) -> None:
-        """VGG16's convolutions from N(0, conv_std); the layers behind fc7 as published."""
+        """VGG16's convolutions from N(0, conv_std); the layers after fc7 as published."""
         draw_weights(self, lambda name, layer: self.conv_std, generator)
         self.initialise_head()
 
@@ -94,14 +94,15 @@ class Fcn(Vgg16Network):
 
 
 def border_padding(fc6_kernel: int) -> int:
-    """conv1_1's padding: the least that gives fc6 (stride 32) a window for a 1 x 1 image, and crops >= 0; 100 for 7."""
+    """conv1_1's padding: the smallest with which fc6 (stride 32) fits into a 1 x 1 image and crops are >= 0; 100 for 7.
+    """
     return 16 * (fc6_kernel - 1) + 4
 
 
 def crop_offsets(stride: int, fc6_kernel: int) -> dict[str, int]:
-    """First row (and column) that each crop keeps: {"score_pool4": 5, "score_pool3": 9, "output": 31} for 8, 7.
+    """Offset of each crop, in both directions: {"score_pool4": 5, "score_pool3": 9, "output": 31} for 8, 7.
 
-    Every map is followed as step and start: the centre of its cell i lies at image coordinate step * i + start.
+    Every map is tracked as step and start: the centre of its cell i lies at image coordinate step * i + start.
     A convolution (kernel k, padding p) moves start by step * ((k - 1) / 2 - p), a 2x2 pooling moves it by
     step / 2 and doubles step, an upsampling by f (kernel 2f) divides step by f, then moves start by
     -step * (2f - 1) / 2. A crop keeps the cells whose centres agree.
@@ -138,12 +139,13 @@ def bilinear_weight(channels: int, factor: int) -> Tensor:
 
 
 def fcn_from_shallower(target: Fcn, source_state: dict[str, Tensor]) -> None:
-    """Starts a 16s from a trained 32s's state, or an 8s from a 16s's: all that both have is copied.
+    """Initialises a 16s from a trained 32s's state, or an 8s from a 16s's: all shared tensors are copied.
 
-    The new score layer starts at zero, new upsampling at bilinear. Raises UserError for a state of another network.
+    The new score layer is initialised to zero, new upsampling to bilinear. Raises UserError for a state of another
+    network.
     """
     if target.stride == 32:
-        raise ValueError("FCN-32s is the first step: there is none before it")
+        raise ValueError("FCN-32s is the first step: nothing comes before it")
     source_stride = 2 * target.stride
     own = target.state_dict()
     known = set(UPSAMPLINGS[source_stride]) | {"score_fr", *SKIPS[source_stride]}
@@ -155,7 +157,7 @@ def fcn_from_shallower(target: Fcn, source_state: dict[str, Tensor]) -> None:
         if source_state[name].shape != value.shape:
             raise UserError(
                 f"FCN-{target.stride}s from FCN-{source_stride}s: {name} is {tuple(source_state[name].shape)}, "
-                f"expected {tuple(value.shape)}: both must be of the same recipe"
+                f"expected {tuple(value.shape)}: both must have the same recipe"
             )
     target.initialise_head()
     target.load_state_dict({name: source_state[name] for name in shared}, strict=False)
@@ -164,7 +166,7 @@ def fcn_from_shallower(target: Fcn, source_state: dict[str, Tensor]) -> None:
 def _add_cropped(coarse: Tensor, fine: Tensor, offset: int) -> Tensor:
     """coarse + the part of `fine` that begins at `offset`.
 
-    As large as coarse; only for an fc6 kernel of 3 can `fine` end a cell or two before it, behind the image.
+    As large as coarse; only with an fc6 kernel of 3 can `fine` be a cell or two smaller, beyond the image.
     """
     height = min(coarse.shape[-2], fine.shape[-2] - offset)
     width = min(coarse.shape[-1], fine.shape[-1] - offset)
@@ -172,14 +174,14 @@ def _add_cropped(coarse: Tensor, fine: Tensor, offset: int) -> Tensor:
 
 
 def load_fcn8s(path: Path | str, recipe: recipes.Fcn | None = None) -> dict[str, Tensor]:
-    """Reads wkentaro's fcn8s_from_caffe.pth: our names, but BGR input, so conv1_1's channels are turned round.
+    """Reads wkentaro's fcn8s_from_caffe.pth: our names, but BGR input, so conv1_1's channels are reversed.
 
-    recipe: of the network that will take them, the published one by default. Raises UserError, as load_into.
+    recipe: of the network to load them into, the published one by default. Raises UserError, as load_into.
     """
     state = read_state(Path(path))
     bias = state.get("score_fr.bias")
     if not isinstance(bias, Tensor) or bias.is_nested or bias.ndim != 1 or not 2 <= len(bias) <= 255:
-        raise UserError(f"{path}: score_fr.bias is missing, or not of 2 to 255 classes: expected wkentaro's "
+        raise UserError(f"{path}: score_fr.bias is missing, or does not have 2 to 255 classes: expected wkentaro's "
                         "fcn8s_from_caffe.pth")
     with torch.device("meta"):  # a network of shapes only, to check against
         network = Fcn(8, len(bias), recipe or recipes.Fcn())
@@ -188,7 +190,7 @@ def load_fcn8s(path: Path | str, recipe: recipes.Fcn | None = None) -> dict[str,
 
 
 def _trainings(stride: int) -> Callable[[Recipe], list[TrainingSpec]]:
-    """32s, 16s, 8s, each from the one before [as published]; without fcn.staged the last alone."""
+    """32s, 16s, 8s, each from the previous one [as published]; without fcn.staged only the last."""
 
     def trainings(recipe: Recipe) -> list[TrainingSpec]:
         keys = recipe.fcn

@@ -1,4 +1,4 @@
-"""Table 2 of the paper, taken from the real network as an image goes through it; no memory is needed for weights."""
+"""Table 2 of the paper, from a forward pass of the real network; no memory is needed for weights."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,13 @@ from deconvnet.models.unpooling import Pool, Unpool
 from deconvnet.models.vgg16 import batch_norm_name
 from deconvnet.recipe import Network
 
-PAPER_NAMES = {"fc6_deconv": "deconv-fc6", "seg_score_voc": "output"}  # where Table 2 differs by more than '_' for '-'
+PAPER_NAMES = {"fc6_deconv": "deconv-fc6", "seg_score_voc": "output"}  # names in Table 2 that differ by more than '-'
 
 
 @dataclass
 class Layer:
-    """A row of Table 2. parameters: weights, biases, BN's scales and shifts. flops: of the (de)convolution alone."""
+    """A table row of Table 2. parameters: weights, biases, BN's scales and shifts. flops: of the (de)convolution alone.
+    """
 
     name: str
     kernel: int | None
@@ -30,10 +31,10 @@ class Layer:
 
 
 def layer_table(recipe: Network, class_count: int) -> list[Layer]:
-    """The rows of one forward pass of one window, in the order in which the layers ran.
+    """The table rows for a forward pass of one window, in the order of the layers.
 
     FLOPs: a multiplication and an addition count as two (torch's counter); BN, ReLU and pooling are not counted.
-    Weights and window live on torch's meta device, which computes shapes and nothing else.
+    Weights and window are on torch's meta device, which computes only shapes.
     """
     with torch.device("meta"):
         model, window = DeconvNet(recipe, class_count).eval(), torch.empty(1, 3, recipe.input, recipe.input)

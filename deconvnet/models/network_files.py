@@ -1,7 +1,7 @@
-"""Networks saved to and loaded from one safetensors file each.
+"""Saving networks to and loading them from safetensors files, one each.
 
-The file's metadata say what network it is (kind, width, input or fc6_kernel, classes and their names), so that a file
-which does not fit a recipe is refused by name; whether BN statistics were measured (bn); and the whole recipe.
+The metadata describe the network (kind, width, input or fc6_kernel, classes and their names), so that a file that does
+not match a recipe is rejected with the difference; whether BN statistics were measured (bn); and the whole recipe.
 """
 
 from itertools import zip_longest
@@ -21,7 +21,7 @@ STATISTICS = ("running_mean", "running_var")
 
 
 def description(kind: str, recipe: Recipe) -> dict[str, Any]:
-    """What tells networks of a kind apart; the metadata of its file."""
+    """What distinguishes networks of one kind; stored in the file's metadata."""
     return {"kind": kind, "classes": len(recipe.data.classes), **NETWORKS[kind].describe(recipe)}
 
 
@@ -34,8 +34,8 @@ def save_network(model: nn.Module, path: Path, kind: str, recipe: Recipe, bn: st
 def load_network(path: Path, kind: str, recipe: Recipe) -> nn.Module:
     """A network in evaluation mode, from a file of this project or one that stages.import_caffe wrote.
 
-    NetworkSpec.published: an FCN-8s may also be wkentaro's fcn8s_from_caffe.pth. Raises UserError when the file is not
-    a network's, not of this recipe's network (naming the difference), or without measured BN statistics.
+    NetworkSpec.published: an FCN-8s may also be wkentaro's fcn8s_from_caffe.pth. Raises UserError if the file has no
+    network, one that does not match the recipe (naming the difference), or no measured BN statistics.
     """
     published = NETWORKS[kind].published.get(path.suffix)
     if published:
@@ -44,8 +44,8 @@ def load_network(path: Path, kind: str, recipe: Recipe) -> nn.Module:
         return model.eval()
     model, metadata = load_unmeasured(path, kind, recipe)
     if metadata.get("bn") == "unmeasured":
-        raise UserError(f"{path}: its BN statistics were never measured; `python -m stages.bn_statistics --weights "
-                        f"{path}` does it")
+        raise UserError(f"{path}: its BN statistics were never measured; run `python -m stages.bn_statistics --weights "
+                        f"{path}`")
     return model.eval()
 
 
@@ -53,7 +53,7 @@ def load_unmeasured(path: Path, kind: str, recipe: Recipe) -> tuple[nn.Module, d
     """As load_network, whether its BN statistics were measured or not; and the file's metadata."""
     tensors, metadata = read_safetensors(path)
     if "kind" not in metadata:
-        raise UserError(f"{path}: not a network's file of this project; stages.train and stages.import_caffe write "
+        raise UserError(f"{path}: not a network file of this project; stages.train and stages.import_caffe write "
                         "them")
     for name, here in description(kind, recipe).items():
         if name in metadata and metadata[name] != here:

@@ -1,6 +1,7 @@
-"""The networks by name. A new one is a file of its own beside this, with its NetworkSpec in SPECS, and a line here.
+"""The networks by name. A new one needs a file of its own in this folder, with its NetworkSpec in SPECS, and a line
+here.
 
-Names are known without torch, which is imported with the first network that is asked for.
+Names are available without torch, which is imported when a network is first used.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,7 +10,7 @@ from importlib import import_module
 from deconvnet.models.spec import NetworkSpec, TrainingSpec
 from deconvnet.recipe import Recipe
 
-MODULES = {  # name: the module in this folder that has it
+MODULES = {  # name: its module in this folder
     "deconvnet": "deconvnet",
     "fcn32s": "fcn",
     "fcn16s": "fcn",
@@ -19,7 +20,7 @@ MODULES = {  # name: the module in this folder that has it
 
 
 class Networks(Mapping[str, NetworkSpec]):
-    """The specs, each imported when it is looked at."""
+    """The specs, each imported when first used."""
 
     def __getitem__(self, name: str) -> NetworkSpec:
         module = import_module(f"deconvnet.models.{MODULES[name]}")
@@ -36,16 +37,16 @@ NETWORKS = Networks()
 
 
 def training_specs(recipe: Recipe) -> dict[str, TrainingSpec]:
-    """Every training that the recipe knows, by its folder's name."""
+    """Every training in the recipe, by the name of its folder."""
     return {training.name: training for spec in NETWORKS.values() for training in spec.trainings(recipe)}
 
 
 def partners() -> dict[str, str]:
-    """The networks that another one may be in an ensemble with, by their name for --ensemble: {"fcn": "fcn8s"}."""
+    """The networks that can be added to an ensemble, by their name for --ensemble: {"fcn": "fcn8s"}."""
     return {spec.partner: spec.name for spec in NETWORKS.values() if spec.partner}
 
 
 def sections_of_others(name: str) -> tuple[str, ...]:
-    """Prefixes of the recipe keys in other networks' own sections."""
+    """Prefixes of the recipe keys in the sections of other networks."""
     own = NETWORKS[name].recipe_section
     return tuple({f"{spec.recipe_section}.": None for spec in NETWORKS.values() if spec.recipe_section != own})

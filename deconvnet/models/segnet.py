@@ -2,12 +2,12 @@
 
     conv1_1 ... pool5 | unpool5, conv5_3_D, conv5_2_D, conv5_1_D, unpool4 ... unpool1, conv1_2_D, conv1_1_D
 
-VGG16's thirteen convolutions, and behind each unpooling as many convolutions as before its pooling; batch
-normalisation and ReLU follow every layer but the last, which gives the scores. Layers carry the names of the authors'
-Caffe model with '-' turned to '_'. A network to compare with: the paper's own Table 1 does not have it.
+VGG16's thirteen convolutions, and after each unpooling as many convolutions as before its pooling; batch normalisation
+and ReLU follow every layer but the last, which gives the scores. Layers have the names of the authors' Caffe model with
+'-' replaced by '_'. It is here for comparison: the paper's Table 1 does not have it.
 
 It sees whole images, or with segnet.examples=windows the windows of DeconvNet's stage 2. Left out: the authors'
-median frequency balancing of the loss, so that all networks here minimise the same one.
+median frequency balancing of the loss, so that all networks here minimise the same loss.
 """
 
 import torch
@@ -33,7 +33,7 @@ class SegNet(Vgg16Network):
             names = _decoder_names(block)
             for name in names[:-1]:
                 self.add_layer(name, nn.Conv2d(own, own, 3, padding=1))
-            if block > 1:  # the last layer of a block brings the channels down to those of the block below
+            if block > 1:  # the last layer of a block reduces the channels to those of the block below
                 self.add_layer(names[-1], nn.Conv2d(own, below, 3, padding=1))
         self.conv1_1_D = nn.Conv2d(self.channels[0], class_count, 3, padding=1)
 

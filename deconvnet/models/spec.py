@@ -1,4 +1,4 @@
-"""What the rest of the project asks of a network: the contract that each entry of NETWORKS keeps."""
+"""What the project needs to know of a network: the contract for each entry of NETWORKS."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ MEASURED, RUNNING, NONE = "measured", "running", "none"  # where BN's statistics
 class Start:
     """A training starts from another one's checkpoint.
 
-    training: that one's name. checkpoint: 'best' or 'last'. fill: copies its state into a network of another kind;
+    training: the other one's name. checkpoint: 'best' or 'last'. fill: copies its state into a network of another kind;
     None: both are of the same kind.
     """
 
@@ -29,13 +29,13 @@ class Start:
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """One training: what it learns from, for how long, and what its weights start from.
+    """One training: its examples, its length, and its initial weights.
 
     name: its folder in the run. title: in messages. network: of NETWORKS. examples: WINDOWS or IMAGES. stage: of the
-    windows; which of solver.lr_step applies. stream: tells its random numbers from other trainings'. iterations_key:
-    the recipe key that says how many. validation: how many examples it is validated on, drawn once; 0: all. bn:
-    MEASURED after the training [R], RUNNING averages, or NONE. start: None: VGG16's weights where a file is given, else
-    random numbers. batch_section: of the recipe, whose micro_batch takes less memory when it is smaller.
+    windows; selects the entry of solver.lr_step. stream: separates its random numbers from other trainings'.
+    iterations_key: the recipe key of its length. validation: number of validation examples, drawn once; 0: all. bn:
+    MEASURED after the training [R], RUNNING averages, or NONE. start: None: VGG16's weights if a file is given, else
+    random weights. batch_section: of the recipe; a smaller micro_batch there takes less memory.
     """
 
     name: str
@@ -61,16 +61,16 @@ def _no_canvas(_: Recipe) -> int:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A network that the commands can train, score images with, and put into the table.
+    """A network that the commands can train, use for inference, and put into the table.
 
-    name: on the command line (--model) and in file names. title: in tables. paper: its row in the paper's Table 1.
-    build: a network of the recipe's shape; it has `initialise(generator)`, which draws its weights, and maps pictures
-    N x 3 x H x W (RGB minus the mean) to scores N x classes x H x W. examples: what it sees, WINDOWS or IMAGES. canvas:
-    side of the square canvas that whole images stand on (IMAGES). trainings: in their order; the last one's network is
-    what scores. by_stage: its trainings are begun one by one (--stage), since each takes days. describe: what tells two
-    networks of this name apart; kept in their files. recipe_section: its own section of the recipe. partner: its name
-    for --ensemble; empty: none. in_table: whether it has a row of its own, as a step to another has not. published:
-    readers of weights files of other programs, by suffix.
+    name: on the command line (--model) and in file names. title: in tables. paper: its table row in the paper's Table
+    1. build: a network of the recipe's shape; it has `initialise(generator)`, which draws its weights, and maps
+    pictures N x 3 x H x W (RGB minus the mean) to scores N x classes x H x W. examples: what it sees, WINDOWS or
+    IMAGES. canvas: side of the square canvas for whole images (IMAGES). trainings: in order; inference uses the last
+    one's network. by_stage: its trainings are started one by one (--stage), since each takes days. describe: what
+    distinguishes two networks of this name; stored in their files. recipe_section: its own section of the recipe.
+    partner: its name for --ensemble; empty: none. in_table: whether it has a table row of its own; a step towards
+    another network does not. published: readers of other programs' weights files, by suffix.
     """
 
     name: str
@@ -88,5 +88,5 @@ class NetworkSpec:
     published: "dict[str, Callable[[Path, Recipe], dict[str, Tensor]]]" = field(default_factory=dict)
 
     def scores_name(self, recipe: Recipe, aggregate: str) -> str:
-        """deconvnet-max, fcn8s: how its label maps are called; where it sees windows, with how they are aggregated."""
+        """deconvnet-max, fcn8s: the name of its label maps; with the aggregation if it sees windows."""
         return f"{self.name}-{aggregate}" if self.examples(recipe) == WINDOWS else self.name

@@ -1,4 +1,4 @@
-"""Pooling that remembers its switches, and unpooling that uses them (section 3.2.1); and the variants without switches.
+"""Pooling that records its switches, and unpooling that uses them (section 3.2.1); and the variants without switches.
 
 Recipe key network.unpooling: switches [P]; fixed, average, tile, bilinear are variants that the paper argues against.
 """
@@ -11,7 +11,7 @@ KINDS = ("switches", "fixed", "average", "tile", "bilinear")
 
 
 class Pool(nn.Module):
-    """2 x 2 pooling, stride 2. Answers with the map and its switches: where each maximum was (None without them)."""
+    """2 x 2 pooling, stride 2. Returns the map and its switches: where each maximum was (None without them)."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -24,14 +24,15 @@ class Pool(nn.Module):
 
 
 class Unpool(nn.Module):
-    """Twice the size: each activation goes to where the maximum was, zeros elsewhere; or a variant without switches."""
+    """Doubles the size: each activation goes to where the maximum was, zeros elsewhere; or a variant without switches.
+    """
 
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.kind = kind
 
     def forward(self, x: Tensor, switches: Tensor | None, size: torch.Size | None = None) -> Tensor:
-        """size: of the map that was pooled, where its sides may be odd."""
+        """size: of the map before pooling, if its sides may be odd."""
         if self.kind == "switches":
             assert switches is not None  # Pool has them
             return F.max_unpool2d(x, switches, (2, 2), output_size=size)

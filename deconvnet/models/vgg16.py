@@ -1,10 +1,10 @@
-"""VGG16 (Simonyan, Zisserman, ICLR 2015) as convolutions: the trunk that every network here stands on, once.
+"""VGG16 (Simonyan, Zisserman, ICLR 2015) as convolutions: the trunk that all networks here share.
 
     conv1_1, conv1_2, pool1, conv2_1 ... conv5_3, pool5, fc6, fc7
 
-A network on it is a subclass of Vgg16Network. Its layers lie flat in the network, under the names of the authors'
-released model with '-' turned to '_', so that one file of VGG16's weights fits all. `width` multiplies the channel
-counts: a narrow network is the same one with fewer channels.
+A network with this trunk is a subclass of Vgg16Network. Its layers are direct children of the network, under the names
+of the authors' released model with '-' replaced by '_', so that one file of VGG16 weights fits all. `width` multiplies
+the channel counts: a narrow network is the same one with fewer channels.
 """
 
 import math
@@ -29,7 +29,7 @@ def convolution_names() -> list[list[str]]:
 
 
 def batch_norm_name(layer: str) -> str:
-    """The released model's name for the batch normalisation behind a layer."""
+    """The released model's name for the batch normalisation after a layer."""
     if layer == "fc6_deconv":
         return "fc6_deconv_bn"
     return layer.replace("conv", "bn") if "conv" in layer else f"bn{layer}"
@@ -55,7 +55,7 @@ class Vgg16Network(nn.Module):
 
     def __init__(self, width: float, batch_norm: bool, pooling: Callable[[], nn.Module], bn_eps: float = 1e-5,
                  first_padding: int = 1) -> None:
-        """pooling: makes the module behind each block; first_padding: of conv1_1 (FCN pads the image there)."""
+        """pooling: makes the module after each block; first_padding: of conv1_1 (FCN pads the image there)."""
         super().__init__()
         self.batch_norm, self.bn_eps = batch_norm, bn_eps
         self.channels = [scaled(count, width) for _, count in VGG16_BLOCKS]
@@ -69,7 +69,7 @@ class Vgg16Network(nn.Module):
             self.add_module(f"pool{block}", pooling())
 
     def add_layer(self, name: str, layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
-        """Adds a layer, with its batch normalisation where the network has any."""
+        """Adds a layer, with its batch normalisation if the network has any."""
         self.add_module(name, layer)
         if self.batch_norm:
             self.add_module(batch_norm_name(name), nn.BatchNorm2d(layer.out_channels, eps=self.bn_eps))
@@ -95,11 +95,11 @@ class Vgg16Network(nn.Module):
 
 def draw_weights(model: nn.Module, std_of: Callable[[str, nn.Module], float], generator: torch.Generator,
                  bn_shift: float = 0.0, single_pixel: tuple[str, ...] = ()) -> None:
-    """Draws all weights anew, in the order of the layers, from a CPU generator: the same on every device.
+    """Draws all weights, in the order of the layers, from a CPU generator: the same on every device.
 
-    std_of(name, layer): the standard deviation of the layer's zero-mean Gaussian; 0 stands for He's
-    sqrt(2 / fan-in). Each output of a stride 1 transposed convolution sees in_channels * kernel^2 inputs too, but for
-    those of `single_pixel`, whose input is one pixel. Biases get 0, BN scale 1 and shift bn_shift, statistics 0 and 1.
+    std_of(name, layer): the standard deviation of the layer's zero-mean Gaussian; 0 stands for He's sqrt(2 / fan-in).
+    Each output of a stride 1 transposed convolution has in_channels * kernel^2 inputs too, except in layers of
+    `single_pixel`, whose input is one pixel. Biases get 0, BN scale 1 and shift bn_shift, statistics 0 and 1.
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):

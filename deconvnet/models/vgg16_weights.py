@@ -1,6 +1,6 @@
-"""VGG16's published weights, torchvision's two files and Caffe's, as a start for every network on its trunk.
+"""VGG16's published weights, torchvision's two files and Caffe's, to initialise every network with its trunk.
 
-Every reader answers with tensors under this project's layer names, for RGB input minus MEAN_RGB, unscaled.
+Every reader returns tensors under this project's layer names, for RGB input minus MEAN_RGB, unscaled.
 """
 
 import logging
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 # Mean and deviation of the input, RGB scaled to 0 .. 1, that torchvision's two VGG16 files were trained with.
-# V1 is torchvision's own training; FEATURES are the authors' convolutions (Caffe), with a classifier of NaN.
+# V1 was trained by torchvision; FEATURES are the authors' convolutions (Caffe), with a classifier of NaN.
 VGG16_V1 = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -29,7 +29,7 @@ VGG16_FEATURES = ((0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255))
 
 
 def start_from_vgg16(model: nn.Module, path: Path | str) -> None:
-    """Fills a full-width network's convolutions, and fc6 and fc7 where they fit, from a VGG16 file (load_vgg16).
+    """Initialises a full-width network's convolutions, and fc6 and fc7 where they fit, from a VGG16 file (load_vgg16).
 
     Raises UsageError for a narrow network, UserError for a file that is not VGG16.
     """
@@ -39,7 +39,7 @@ def start_from_vgg16(model: nn.Module, path: Path | str) -> None:
         if name.startswith("conv") and shapes[name] != shape:
             raise UsageError(
                 f"{path}: VGG16's weights fit a network of width 1 only ({name} is {shapes[name]} here, {shape} "
-                "there): set the recipe's width to 1 or leave the VGG16 file out"
+                "there): set the recipe's width to 1 or omit the VGG16 file"
             )
     tensors = load_vgg16(path)
     if "fc6.weight" in tensors and tensors["fc6.weight"].shape != shapes["fc6.weight"]:
@@ -59,7 +59,7 @@ def load_vgg16(path: Path | str) -> dict[str, Tensor]:
         if metadata.get("kind") == "vgg16":
             for name, shape in vgg16_shapes().items():
                 if name not in tensors:
-                    raise UserError(f"{path}: {name} is missing: import the .caffemodel again")
+                    raise UserError(f"{path}: {name} is missing: import the .caffemodel file again")
                 check_shape(name, tensors[name], shape, str(path))
             return tensors
         if "kind" in metadata:
@@ -70,10 +70,10 @@ def load_vgg16(path: Path | str) -> dict[str, Tensor]:
 def convert_vgg16(state: dict[str, Tensor], source: str, width: float = 1.0) -> dict[str, Tensor]:
     """torchvision's VGG16 state dict -> conv1_1 ... conv5_3, fc6, fc7 for our input.
 
-    The two files are told apart by the classifier: where it is NaN, the convolutions expect VGG16_FEATURES' input
-    and fc6, fc7 are left out; else VGG16_V1's. conv1_1 is adapted: with theirs (x / 255 - m) / s and ours x - MEAN,
-    weights are divided by 255 s per channel and the bias takes up the difference of the means. That is exact but
-    for the padding: a zero there is the mean colour, which for V1 differs from ours by less than one grey level.
+    The two files differ in the classifier: where it is NaN, the convolutions expect VGG16_FEATURES' input and fc6, fc7
+    are left out; else VGG16_V1's. conv1_1 is adapted: with theirs (x / 255 - m) / s and ours x - MEAN, weights are
+    divided by 255 s per channel and the bias absorbs the difference of the means. This is exact except for the padding:
+    a zero there is the mean colour, which for V1 differs from ours by less than one grey level.
 
     Raises UserError that names a tensor which is missing, misshapen or not finite.
     """

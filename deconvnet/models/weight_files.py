@@ -1,6 +1,6 @@
 """Weights on disk: safetensors files under a checksum, and torch.save files, read without running what is in them.
 
-torch writes the CRC of each part of its file, as zip has it, but does not look at it when it reads; here it is.
+torch writes a CRC for each part of its zip file but does not check it when reading; this module does.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ METADATA_KEY, DIGEST_KEY = "deconvnet", "sha256"  # ours, in a safetensors file'
 
 
 def save_safetensors(model: nn.Module, path: Path | str, metadata: dict[str, Any]) -> None:
-    """Writes a model's state whole, with metadata (anything JSON can say) that tells how to build it again."""
+    """Writes a model's state completely or not at all, with JSON metadata that describe how to rebuild it."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     write_safetensors(save_file, state, path, metadata)
 
@@ -36,7 +36,7 @@ def write_safetensors(save: Callable[..., None], tensors: Mapping[str, Tensor | 
     text = json.dumps(metadata)
     with atomic_write(path) as temporary:
         temporary.touch()
-        mode = temporary.stat().st_mode  # as the umask has it; safetensors would leave 0600
+        mode = temporary.stat().st_mode  # according to the umask; safetensors would leave 0600
         try:
             save(tensors, temporary, {METADATA_KEY: text, DIGEST_KEY: _digest(tensors, text)})
         except SafetensorError as error:
@@ -48,7 +48,7 @@ def read_safetensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any
     """The tensors of a safetensors file, and its metadata ({} in a file of another program).
 
     Raises UserError for a file that is missing, cut short, damaged or something else. Files of other programs have no
-    digest to tell the damaged by.
+    digest, so damage may go unnoticed.
     """
     path = existing(path)
     try:
@@ -59,12 +59,12 @@ def read_safetensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any
         raise _not_whole(path, error) from None
     text = told.get(METADATA_KEY, "{}")
     if DIGEST_KEY in told and told[DIGEST_KEY] != _digest(tensors, text):
-        raise UserError(f"{path}: damaged: its SHA-256 is not the one written with it: make or fetch it again")
+        raise UserError(f"{path}: damaged: its SHA-256 does not match the one stored in it: make or fetch it again")
     return tensors, _about(path, told)
 
 
 def read_metadata(path: Path | str) -> dict[str, Any]:
-    """The metadata alone, as read_safetensors gives it, without reading the tensors or the digest over them."""
+    """Only the metadata, as read_safetensors returns it, without reading the tensors or checking the digest."""
     path = existing(path)
     try:
         with safe_open(path, framework="np") as file:
@@ -106,8 +106,8 @@ def read_state(path: Path) -> dict[str, Any]:
         state = load_torch_file(existing(path), "cpu")
     except UserError:
         raise
-    except Exception as error:  # torch and pickle raise many kinds for a file that is cut or something else
-        if isinstance(error, OSError) and error.filename:  # it may not be read, say; torch's for a cut file has none
+    except Exception as error:  # torch and pickle raise many kinds of errors for other or truncated files
+        if isinstance(error, OSError) and error.filename:  # no permission, perhaps; a truncated file's has none
             raise
         raise UserError(f"{path}: not a whole PyTorch weights file ({_first_line(error)}): fetch it again") from None
     if not isinstance(state, dict):
@@ -116,8 +116,8 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def load_torch_file(path: Path, device: torch.device | str) -> Any:
-    """What a torch.save file holds, its checksums verified. Raises whatever zipfile, torch and pickle raise."""
-    if zipfile.is_zipfile(path):  # else the format of before 2020, which has none
+    """The content of a torch.save file, checksums verified. Raises whatever zipfile, torch and pickle raise."""
+    if zipfile.is_zipfile(path):  # else the format from before 2020, which has none
         with zipfile.ZipFile(path) as parts:
             damaged = parts.testzip()
         if damaged:
@@ -126,7 +126,7 @@ def load_torch_file(path: Path, device: torch.device | str) -> Any:
 
 
 def existing(path: Path | str) -> Path:
-    """The path, if there is a file. Raises UserError."""
+    """The path, if the file exists. Raises UserError."""
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file")
     return Path(path)

@@ -11,7 +11,7 @@ from deconvnet.support.errors import UserError
 
 log = logging.getLogger(__name__)
 
-COUNTER = "num_batches_tracked"  # torch's BN counter: nothing here reads it, other programs' files lack it
+COUNTER = "num_batches_tracked"  # torch's BN counter: unused here, missing from other programs' files
 
 
 def load_into(
@@ -19,8 +19,8 @@ def load_into(
 ) -> None:
     """Copies tensors into a model's parameters and buffers of the same names.
 
-    required: names that must be among them; None: all of the model's. Nothing is copied unless all fits. Raises
-    UserError, naming tensor and source, for a missing, unknown, misshapen or not finite one.
+    required: names that must be present; None: all of the model's. Nothing is copied unless everything fits. Raises
+    UserError, naming tensor and source, for a missing, unknown, misshapen or non-finite one.
     """
     own = model.state_dict()
     if required is None:

@@ -229,7 +229,7 @@ def test_archive_cut_short(tmp_path: Path, keep: float) -> None:
 
 
 def test_archive_without_the_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no folder kit/set"):
+    with pytest.raises(UserError, match="has no folder kit/set"):
         unpack(make_tar(tmp_path / "archive.tar", {"else/a": b"a"}), "kit/set", tmp_path)
 
 

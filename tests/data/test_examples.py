@@ -191,7 +191,7 @@ def test_window_id_names_image_and_box(coded_windows, recipe):
 
 
 def test_windows_without_crops_need_images(stage1, recipe):
-    with pytest.raises(UserError, match="holds no crops.*--voc-root"):
+    with pytest.raises(UserError, match="has no stored crops.*--voc-root"):
         WindowCrops(stage1, None, recipe, False, (0,))
 
 

@@ -79,7 +79,7 @@ def test_windows_come_back(counts: tuple[int, ...], tmp_path: Path) -> None:
         for name in ROW_FIELDS:
             np.testing.assert_array_equal(own[name], part[name])
             assert own[name].dtype == part[name].dtype
-    with pytest.raises(UserError, match="holds nothing for image nobody"):
+    with pytest.raises(UserError, match="has no rows for image nobody"):
         rows.of_image("nobody")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.h5"]
 
@@ -308,7 +308,7 @@ def test_a_column_that_claims_terabytes_is_refused_without_taking_them(tmp_path:
             del file[name]
             file.create_dataset(name, (2**40, *column.shape), column.kind, chunks=True)
         file["first"][3] = 2**40
-    refused(tmp_path / "a.h5", "not all there")
+    refused(tmp_path / "a.h5", "is incomplete")
     assert read_outline(tmp_path / "a.h5", "windows").first[-1] == 2**40
 
 

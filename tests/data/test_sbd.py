@@ -210,7 +210,7 @@ def test_not_the_sbd_folder(folders: tuple[VocFolder, Path], tmp_path: Path) -> 
 def test_id_that_leaves_the_folder(folders: tuple[VocFolder, Path]) -> None:
     voc, sbd = folders
     (sbd / "val.txt").write_text("../../evil\n")
-    with pytest.raises(UserError, match="val.txt: an id is '../../evil'; expected an image id"):
+    with pytest.raises(UserError, match="val.txt: an id is '../../evil'; expected one image id"):
         merge_sbd(voc, sbd)
 
 

@@ -114,7 +114,7 @@ def test_lists(tmp_path: Path) -> None:
     assert voc(root).image_ids("bom") == ["b", "a"]
     for name, wrong in (("hidden", ".a"), ("long", "x" * 201)):
         (lists / f"{name}.txt").write_text(f"a\n{wrong}\n")
-        refused(lambda name=name: voc(root).image_ids(name), lists / f"{name}.txt", "an image id a line")
+        refused(lambda name=name: voc(root).image_ids(name), lists / f"{name}.txt", "one image id per line")
     (lists / "empty.txt").write_text("\n \n")
     refused(lambda: voc(root).image_ids("empty"), lists / "empty.txt", "empty")
     (lists / "path.txt").write_text("a\n../b\n")
@@ -200,8 +200,8 @@ def grey_png(labels: np.ndarray, depth: int) -> bytes:
     ("rgb16.png", sixteen_bit(3), "16-bit"),
     ("rgba16.png", sixteen_bit(4), "expected 8-bit RGB"),
     ("rotated.jpg", rotated_jpeg(), "EXIF"),
-    ("text.jpg", b"this is no image", "not an image"),
-    ("empty.png", b"", "not an image"),
+    ("text.jpg", b"this is no image", "not a readable image"),
+    ("empty.png", b"", "not a readable image"),
 ])
 def test_images_that_are_not_8_bit_upright_rgb(name: str, content: bytes, word: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)

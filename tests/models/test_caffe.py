@@ -180,7 +180,7 @@ def test_protobuf_library_reads_what_the_writer_wrote():
 FLOATS = np.arange(6, dtype=np.float32)
 HOSTILE = {
     "empty": (b"", "no layer with weights"),
-    "text": (b"<html><body>404 Not Found</body></html>", "not a Caffe model"),
+    "text": (b"<html><body>404 Not Found</body></html>", "not a readable Caffe model"),
     "hdf5": (b"\x89HDF\r\n\x1a\n" + bytes(64), "HDF5"),
     "no weights": (b"".join(layer(Layer("relu", []))), "no layer with weights"),
     "huge length": (varint(18) + varint(1 << 62), "cut short"),

@@ -92,7 +92,7 @@ def test_unmeasured_statistics_are_left_as_they_start(tmp_path):
 
 def test_a_foreign_file_is_refused(tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match="not a network's file of this project"):
+    with pytest.raises(UserError, match="not a network file of this project"):
         load_network(tmp_path / "other.safetensors", "deconvnet", small_recipe())
 
 

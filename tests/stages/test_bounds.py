@@ -127,7 +127,7 @@ def test_a_network_larger_than_the_machines_memory_is_not_begun(kind: str, key: 
     """At width 1/16 fc6 to fc6_deconv of DeconvNet are 32 x 256 x 2 weights at input 32, 256^2 in fc7: 330 kB."""
     recipe = load_recipe("tiny", ["network.width=0.0625", "network.input=32", "fcn.width=0.0625"])
     monkeypatch.setattr("deconvnet.models.build.machine_memory", lambda: 330_000)
-    with pytest.raises(UserError, match=f"recipe key {key} is 0.0625: the weights take"):
+    with pytest.raises(UserError, match=f"recipe key {key} is 0.0625: the weights need"):
         build_network(kind, recipe)
     monkeypatch.setattr("deconvnet.models.build.machine_memory", lambda: 10_000_000)
     build_network(kind, recipe)

@@ -331,7 +331,7 @@ def test_images_of_ones_own(folder: Path, voc: Path, tmp_path: Path, capsys) -> 
     cases = [
         (made("grey.png", rgb.convert("L")), "L image; expected 8-bit RGB"),
         (made("clear.png", rgb.convert("RGBA")), "RGBA image; expected 8-bit RGB"),
-        (made("turned.jpg", rgb, exif=exif), "rotated by an EXIF mark"),
+        (made("turned.jpg", rgb, exif=exif), "rotated by its EXIF orientation"),
     ]
     (tmp_path / "cut.jpg").write_bytes(same.read_bytes()[:1500])
     cases.append((tmp_path / "cut.jpg", "cut short"))
