@@ -13,7 +13,7 @@ help:
 	@echo "make test       lint, then the tests"
 	@echo "make test-long  the tests that take minutes (python -m tests.kills: 100 random kills)"
 	@echo "make fuzz       damaged files and wrong values against every command, 5 minutes (SEED=0)"
-	@echo "make lint       ruff, and which room may import which"
+	@echo "make lint       ruff, import-linter, mypy"
 	@echo "make docs       the documentation, as pages: site/index.html"
 	@echo "make docs-serve the same at http://127.0.0.1:8000, anew after each change"
 	@echo "make clean      remove .venv, site/ and caches (runs/ and data/ stay)"
@@ -36,6 +36,7 @@ fuzz: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -44,7 +45,7 @@ docs-serve: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 clean:
-	rm -rf .venv build site *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build site *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp says that everything is in: it is made last, and only when every line before it succeeded.

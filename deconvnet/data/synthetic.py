@@ -231,9 +231,9 @@ def _background(random: np.random.Generator, height: int, width: int) -> np.ndar
         reach = random.uniform(0.05, 0.3) * min(height, width)
         corners = centre + random.uniform(-1, 1, (random.integers(3, 7), 2)) * reach
         if random.random() < 0.3:
-            cv2.polylines(patch, [np.int32(corners)], False, 1, int(random.integers(1, 4)))
+            cv2.polylines(patch, [corners.astype(np.int32)], False, 1, int(random.integers(1, 4)))
         else:
-            cv2.fillPoly(patch, [cv2.convexHull(np.int32(corners))], 1)
+            cv2.fillPoly(patch, [cv2.convexHull(corners.astype(np.int32))], 1)
         wave = np.sin((xs * random.normal() + ys * random.normal()) * random.uniform(0.1, 0.6)) * random.uniform(0, 14)
         colour = random.uniform(60, 200) + random.normal(0, 10, 3)
         image = np.where(patch[..., None] > 0, colour + wave[..., None], image)

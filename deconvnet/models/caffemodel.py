@@ -210,7 +210,7 @@ class _Reader:
         """The end of a run of unpacked floats, the first of which ends at `at`; searched in blocks."""
         while at < end:
             tags = np.frombuffer(self.data[at : min(end, at + 5 * 65536)], np.uint8)[::5]
-            whole = np.count_nonzero(at + 5 * np.arange(1, len(tags) + 1) <= end)
+            whole = int(np.count_nonzero(at + 5 * np.arange(1, len(tags) + 1) <= end))
             others = np.flatnonzero(tags[:whole] != UNPACKED_FLOAT)
             count = int(others[0]) if len(others) else whole
             at += 5 * count
