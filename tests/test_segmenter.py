@@ -245,6 +245,7 @@ def test_it_goes_to_a_worker_process(runs: dict[str, Path], case: Case, tmp_path
                                      monkeypatch: pytest.MonkeyPatch) -> None:
     """Pickled before or after it was used, with paths relative to this process's folder; without the weights."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as conftest.py has it here: sums over more threads round otherwise
     monkeypatch.chdir(runs["paper"].parent)
     segmenter = Segmenter.from_run("paper", ensemble="fcn", crf=True, device="cpu")
     fresh = pickle.dumps(segmenter)

@@ -110,7 +110,7 @@ def test_synthetic_sets_have_bounds(option: str, value: int, tmp_path: Path, cap
 def test_a_synthetic_set_whose_record_is_damaged_is_not_gone_on_with(text: str, tmp_path: Path) -> None:
     folder = generate(tmp_path, train=1, val=1, seed=0, side=96)
     (folder / "synthetic.json").write_text(text)
-    with pytest.raises(UsageError, match="synthetic.json: the folder holds a set made with") as caught:
+    with pytest.raises(UsageError, match="synthetic.json: this set was made with") as caught:
         generate(tmp_path, train=1, val=1, seed=0, side=96)
     assert len(str(caught.value)) < 500
 
