@@ -75,7 +75,7 @@ def run_step(arguments: list[str]) -> None:
     print(f"({duration(time.monotonic() - started)})", flush=True)
 
 
-def _stop(process: subprocess.Popen) -> None:
+def _stop(process: subprocess.Popen[bytes]) -> None:
     """Waits for a command that is being interrupted. A terminal's Ctrl-C reached it too; another SIGINT perhaps not."""
     try:
         process.wait(GRACE)

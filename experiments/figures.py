@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
 from deconvnet.conventions import VOID
@@ -74,8 +75,7 @@ def sheet(rows: list[SheetRow], classes: list[str], path: Path) -> None:
     columns = max(2, len(headings))  # of the legend
     below = 0.16 * -(-len(occurring) // columns) + 0.15
     figure = Figure(figsize=(CELL * len(headings) + 0.2, sum(tall) + 0.04 * len(tall) + 0.2 + below), dpi=110,
-                    layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+                    layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0))
     axes = figure.subplots(len(rows), len(headings), squeeze=False, height_ratios=tall)
     palette = voc_palette()
     for row, line in zip(rows, axes, strict=True):

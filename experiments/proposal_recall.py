@@ -41,10 +41,11 @@ def best_overlaps(objects: np.ndarray, boxes: np.ndarray, counts: list[int]) -> 
 
 def measure_recall(work: ProposalWork, split: str, counts: list[int]) -> tuple[int, dict[str, list[float]]]:
     """Number of objects, and recall for each count, by IoU."""
-    best = []
-    for image_id in progress(work.voc.image_ids(split), desc="recall", unit="image"):
-        boxes, _ = work.propose(work.voc.read_image(image_id))
-        objects = np.array([item.box for item in work.voc.objects(image_id)], np.int32).reshape(-1, 4)
+    voc, best = work.voc, []
+    assert voc is not None  # recall needs its objects
+    for image_id in progress(voc.image_ids(split), desc="recall", unit="image"):
+        boxes, _ = work.propose(voc.read_image(image_id))
+        objects = np.array([item.box for item in voc.objects(image_id)], np.int32).reshape(-1, 4)
         for some in np.array_split(objects, 1 + len(objects) // OBJECTS_AT_ONCE):
             best.append(best_overlaps(some, boxes, counts))
     found = np.concatenate(best)

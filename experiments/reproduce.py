@@ -70,7 +70,8 @@ def otherwise(predictions: Path, rows: list[Row], recipe: Recipe) -> dict[str, s
     Keys that stages.infer was given another value of (--set); other weights than the run's own last ones; rows that
     stand on different score maps of a network.
     """
-    own, changed, scores = recipe_to_dict(recipe), [], {}
+    own, changed = recipe_to_dict(recipe), []
+    scores: dict[str, dict[str, list[str]]] = {}  # network: name of its score maps: titles of rows
     for row in rows:
         path = predictions / row.folder / "settings.json"
         made = read_json(path, PredictionRecord) if path.is_file() else PredictionRecord()
@@ -183,7 +184,7 @@ def to_markdown(run: dict[str, str], results: list[Result], lines: list[dict[str
                      "here."]
     if subset:
         text += ["", f"Mean of {len(subset)}: {', '.join(subset)}."]
-    absent = [name for name in classes if any(result.iou[name] is None for result in scored)]
+    absent = [name for name in classes if any(result.iou and result.iou[name] is None for result in scored)]
     if absent:
         text += ["", "Left out of this run's mean, since truth and prediction lack them (in one row at least): "
                      f"{', '.join(absent)}."]

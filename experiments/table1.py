@@ -1,6 +1,7 @@
 """The rows of the table, the paper's and other networks': where a run keeps them, and how they are made."""
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def table_rows(aggregate: str, recipe: Recipe | None = None) -> list[Row]:
     own = ("--aggregate", aggregate, "--ensemble", "none")
     both = ("--aggregate", aggregate, "--ensemble", partner.partner)
     title = main.paper
+    assert title is not None  # the paper's own network
     return [
         Row(partner.title, partner.paper, partner.name, ("--model", partner.name)),
         Row(title, title, plain, own),
@@ -91,9 +93,9 @@ def paper_table() -> dict[str, dict[str, float]]:
                 for line in csv.DictReader(file)}
 
 
-def class_mean(iou: dict[str, float | None], names: list[str]) -> float | None:
+def class_mean(iou: Mapping[str, float | None], names: list[str]) -> float | None:
     """Mean IoU over those of `names` that have one, as deconvnet/evaluation/metrics.py; None where none has."""
-    values = [iou[name] for name in names if iou[name] is not None]
+    values = [value for name in names if (value := iou[name]) is not None]
     return sum(values) / len(values) if values else None
 
 

@@ -18,7 +18,7 @@ def commands() -> dict[str, str]:
         module = ast.parse(path.read_text(encoding="utf-8"))
         functions = {node.name for node in module.body if isinstance(node, ast.FunctionDef)}
         if {"parse", "main"} <= functions:
-            title = ast.get_docstring(module).splitlines()[0]
+            title = (ast.get_docstring(module) or path.stem).splitlines()[0]
             found[path.stem] = title.removeprefix(f"`python -m stages.{path.stem}`: ").rstrip(".")
     return found
 
