@@ -1,8 +1,8 @@
-"""DeconvNet (Noh, Hong, Han, ICCV 2015), reproduced. The public API, of which nothing else is promised:
+"""DeconvNet (Noh, Hong, Han, ICCV 2015), reproduced. The public API; nothing else is stable:
 
     Segmenter, Segmentation     labels images (section 5 of the paper): docs/api.md
     load_recipe(name)           a recipe by its name or file
-    build_network(name, recipe) a network of the registry, its weights drawn
+    build_network(name, recipe) a network of the registry, with random weights
 
 One convention for the whole project, converted only at the edges (Caffe BGR, OpenCV xywh, VOC 1-based):
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Segmentation", "Segmenter", "build_network", "load_recipe"]
 
-# Each is imported when it is asked for: the CRF's processes import this package, and have no use for torch.
+# Imported on first use: the CRF's processes import this package without needing torch.
 _MODULES = {
     "Segmentation": "deconvnet.segmenter",
     "Segmenter": "deconvnet.segmenter",

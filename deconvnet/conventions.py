@@ -1,9 +1,9 @@
-"""What every part agrees on.
+"""The conventions that all modules share.
 
-Images are RGB uint8, H x W x 3, until the last step before a network, which takes them minus MEAN_RGB, unscaled. Masks
-and label maps are uint8, H x W; VOID is not labelled. Boxes and windows are int (x1, y1, x2, y2), 0-based, half-open:
-x2 and y2 lie outside. Scores and probabilities are float32, C x H x W. Caffe's BGR, OpenCV's (x, y, width, height) and
-VOC's 1-based inclusive corners are turned into these where they are read.
+Images are RGB uint8, H x W x 3, until the last step before a network, which gets them minus MEAN_RGB, unscaled. Masks
+and label maps are uint8, H x W; VOID means not labelled. Boxes and windows are int (x1, y1, x2, y2), 0-based,
+half-open: x2 and y2 are exclusive. Scores and probabilities are float32, C x H x W. Caffe's BGR, OpenCV's (x, y, width,
+height) and VOC's 1-based inclusive corners are converted where they are read.
 """
 
 import numpy as np
@@ -17,5 +17,5 @@ VOC_CLASSES = (
 VOID = 255
 
 
-# ImageNet's mean as the release takes it off, here in RGB order.
+# ImageNet's mean as the release subtracts it, here in RGB order.
 MEAN_RGB = np.array([122.675, 116.669, 104.008], np.float32)

@@ -1,11 +1,11 @@
 """The recipe: one typed object that holds every choice of a run.
 
-Defaults here are the paper's. A recipe file (YAML) changes some of them, `--set key=value` changes more.
-Everything in which the paper [P] and the authors' released code [R] differ is a key, never an `if` on a
-name; the note beside a key says where its values come from ([I]: inferred; no mark: our own choice).
+Defaults here are the paper's. A recipe file (YAML) changes some of them, `--set key=value` changes more. Everything in
+which the paper [P] and the authors' released code [R] differ is a key, never an `if` on a name; each key's note says
+where its values come from ([I]: inferred; no mark: our own choice).
 
-Each key also says what it shapes: of all that a run makes, what would be made otherwise with another value, besides
-what is made from that in turn. What may change within a run, and what has become stale, is read from there alone.
+Each key also says what it shapes: which of a run's results depend on it directly, not only through other results. What
+may change within a run, and what has become stale, is derived from this alone.
 """
 
 import dataclasses
@@ -15,16 +15,16 @@ from typing import Any, ClassVar
 
 from deconvnet.conventions import VOC_CLASSES
 
-# What keys shape, in the order in which a run makes it.
+# What keys can shape, in the order in which a run makes it.
 PROPOSALS, WINDOWS, CHECKPOINTS = "proposals", "windows", "checkpoints"
-NETWORKS = "networks"  # a training's final network.safetensors, its BN statistics measured
-SCORES, WINDOW_SCORES = "scores", "window scores"  # saved score maps: any network's; those of one that sees windows
+NETWORKS = "networks"  # a training's final network.safetensors, with measured BN statistics
+SCORES, WINDOW_SCORES = "scores", "window scores"  # saved score maps: of any network; of one that sees windows
 ENSEMBLE_LABELS, CRF_LABELS = "ensemble labels", "CRF labels"  # label maps
 THINGS = (PROPOSALS, WINDOWS, CHECKPOINTS, NETWORKS, SCORES, WINDOW_SCORES, ENSEMBLE_LABELS, CRF_LABELS)
-NOTHING: tuple[str, ...] = ()  # how fast, how often it is saved, how long: a longer training goes on where it was
+NOTHING: tuple[str, ...] = ()  # speed, how often it is saved, length: a longer training continues from the shorter one
 
-VERSION = 4  # of recipes: one higher whenever keys were added
-MANY = 10**9  # of what is only counted: iterations, pixels
+VERSION = 4  # of recipes: raised by one whenever keys are added
+MANY = 10**9  # for plain counts: iterations, pixels
 MOST_BOXES = 200_000
 MOST_BATCH = 1 << 16
 MOST_SIDE = 4096
@@ -34,9 +34,9 @@ def key(default: Any, note: str, choices: tuple[str, ...] = (), least: float | N
         most: float | None = None, shapes: tuple[str, ...] | None = None, added: int = 1) -> Any:
     """A recipe key: default, a note with its origin, and what values are allowed (of a list: each number in it).
 
-    most: far beyond what anyone uses, but such that sizes and times stay within a machine's reach. shapes: of THINGS;
-    None: those that its section shapes. added: the VERSION that brought it; recipes recorded before are read as if they
-    held its default, so that must be what was done before.
+    most: far beyond what anyone uses, but small enough for any machine to handle. shapes: of THINGS; None: those of its
+    section. added: the VERSION that introduced it; older recorded recipes are read as if they had its default, which
+    must therefore be the earlier behaviour.
     """
     metadata = {"note": note, "choices": choices, "least": least, "most": most, "shapes": shapes, "added": added}
     if isinstance(default, list):
@@ -53,9 +53,9 @@ class Data:
                       shapes=(WINDOWS, CHECKPOINTS), added=3)
     classes: list[str] = key(VOC_CLASSES, "class names, index 0 is background; VOC 2012's 21 [P 6.1]",
                              shapes=(WINDOWS, CHECKPOINTS))
-    train_split: str = key("train_aug", "split that is trained on: VOC 2012 with SBD's labels [P 6.1]")
-    val_split: str = key("val", "split that is validated and, by default, scored on")
-    least_object_pixels: int = key(16, "objects with fewer labelled pixels make no window", least=1, most=MANY,
+    train_split: str = key("train_aug", "training split: VOC 2012 with SBD's labels [P 6.1]")
+    val_split: str = key("val", "validation split, evaluated by default")
+    least_object_pixels: int = key(16, "objects with fewer labelled pixels get no window", least=1, most=MANY,
                                    shapes=(WINDOWS,))
 
 
@@ -66,8 +66,8 @@ class Proposals:
     shapes: ClassVar[tuple[str, ...]] = (PROPOSALS,)
     source: str = key(
         "edge_boxes",
-        "edge_boxes [P 6.1]; grid: boxes of fixed sizes all over the image, cut short at count: the baseline that a "
-        "source has to be better than",
+        "edge_boxes [P 6.1]; grid: boxes of fixed sizes all over the image, at most count: the baseline that a "
+        "source has to beat",
         choices=("edge_boxes", "grid"),
         added=3,
     )
@@ -77,7 +77,7 @@ class Proposals:
         "when its model file is given",
         choices=("auto", "structured", "gradient"),
     )
-    count: int = key(2000, "boxes an image [P 6.1]", least=1, most=MOST_BOXES)
+    count: int = key(2000, "boxes per image [P 6.1]", least=1, most=MOST_BOXES)
     alpha: float = key(0.65, "EdgeBoxes: step of the sliding window search, as an IoU [EdgeBoxes' default]", least=0.1,
                        most=0.9)
     beta: float = key(0.75, "EdgeBoxes: IoU of non-maximum suppression [EdgeBoxes' default]", least=0.1, most=1)
@@ -88,7 +88,7 @@ class Proposals:
 
 @dataclass
 class Windows:
-    """What is cut from the images, and how it is labelled."""
+    """The crops taken from the images, and their labels."""
 
     shapes: ClassVar[tuple[str, ...]] = (WINDOWS,)
     enlarge: float = key(1.2, "a box is enlarged by this factor about its centre [P 6.1, R]", least=1.0, most=10,
@@ -101,15 +101,15 @@ class Windows:
     )
     outside: str = key(
         "mean",
-        "picture outside the image: mean (rounded, so about 0 for the network; our choice); zero: raw 0 before the "
-        "mean is taken off [R]",
+        "colour outside the image: mean (rounded, so about 0 for the network; our choice); zero: raw 0 before the "
+        "mean is subtracted [R]",
         choices=("mean", "zero"),
         shapes=(WINDOWS, WINDOW_SCORES),
     )
     warp: int = key(250, "training windows are warped to this side [P 6.1]", least=8, most=MOST_SIDE)
     resize: str = key(
         "linear",
-        "picture resampling when training; linear: cv2 bilinear without antialiasing [R]; area: antialiased when "
+        "resampling of images in training; linear: cv2 bilinear without antialiasing [R]; area: antialiased when "
         "shrinking",
         choices=("linear", "area"),
     )
@@ -118,16 +118,16 @@ class Windows:
         "object: only the window's own object keeps its label, all others become background [P 4.2]; all: all classes",
         choices=("object", "all"),
     )
-    stage2_top: int = key(50, "proposals an image that become stage 2 windows [P 6.1]", least=1, most=MOST_BOXES)
-    stage2_overlap: float = key(0.5, "least IoU of a stage 2 proposal with an object's box [P 4.2]", least=0.0,
+    stage2_top: int = key(50, "proposals per image that become stage 2 windows [P 6.1]", least=1, most=MOST_BOXES)
+    stage2_overlap: float = key(0.5, "minimum IoU of a stage 2 proposal with an object's box [P 4.2]", least=0.0,
                                 most=1)
     stage2_order: str = key(
         "overlap_first",
         "overlap_first: the best-scored among those that overlap; top_first: those that overlap among the best-scored "
-        "(the sources leave it open)",
+        "(the sources do not say)",
         choices=("overlap_first", "top_first"),
     )
-    stage2_with_stage1: bool = key(True, "stage 1 windows stay in stage 2, with all classes labelled [I]")
+    stage2_with_stage1: bool = key(True, "stage 2 keeps the stage 1 windows, with all classes labelled [I]")
     balance: str = key(
         "repeat",
         "repeat: windows of rare classes are repeated until all classes are equally frequent [P 6.1]; none",
@@ -135,7 +135,7 @@ class Windows:
         shapes=(CHECKPOINTS,),
     )
     encoding: str = key(
-        "png", "--materialize: png (lossless) or jpeg (quality 95) for the pictures", choices=("png", "jpeg")
+        "png", "--materialize: png (lossless) or jpeg (quality 95) for the image crops", choices=("png", "jpeg")
     )
 
 
@@ -157,11 +157,11 @@ class Network:
     bn_shift: float = key(0.0, "BN's initial shift: 0 (not in the paper: torch's value); 0.001 [R]", least=-1e3,
                           most=1e3)
     deconv_std: float = key(
-        0.01, "deviation of the Gaussian of the deconvolution layers and of the score layer behind them [P 6.1, R]; "
-        "0: He's", least=0.0, most=1e3
+        0.01, "standard deviation of the Gaussian that initialises the deconvolution layers and the score layer [P "
+              "6.1, R]; 0: He's", least=0.0, most=1e3
     )
     conv_std: float = key(
-        0.0, "deviation of convolution layers that no VGG16 file fills; 0: He's (sqrt(2 / fan-in))", least=0.0,
+        0.0, "standard deviation for convolution layers without VGG16 weights; 0: He's (sqrt(2 / fan-in))", least=0.0,
         most=1e3
     )
 
@@ -175,11 +175,11 @@ class Solver:
     momentum: float = key(0.9, "[P 6.1, R]", least=0.0, most=0.9999)
     weight_decay: float = key(5e-4, "[P 6.1, R]", least=0.0, most=1e3)
     decay_over_accumulation: bool = key(
-        False, "divide the decay by the number of accumulated passes: false [P]; true, Caffe's averaging does so [R]"
+        False, "divide the decay by the number of accumulated passes: false [P]; true, as Caffe's averaging does [R]"
     )
     momentum_rule: str = key(
         "torch",
-        "torch: the rate multiplies the velocity; caffe: the rate is inside the velocity, so a drop acts late [R]",
+        "torch: the learning rate multiplies the velocity; caffe: it is inside the velocity, so a drop acts late [R]",
         choices=("torch", "caffe"),
     )
     bias_lr: float = key(2.0, "learning rate of biases, as a multiple [R]", least=0.0, most=1e3)
@@ -190,7 +190,7 @@ class Solver:
         "constant",
         choices=("plateau", "step", "constant"),
     )
-    lr_factor: float = key(0.1, "a drop multiplies the rate by this [P 6.1, R]", least=1e-9, most=1)
+    lr_factor: float = key(0.1, "a drop multiplies the learning rate by this [P 6.1, R]", least=1e-9, most=1)
     lr_step: list[int] = key([9000, 10000], "rate_rule step: iterations between drops, stage 1 and stage 2 [R]",
                              least=1, most=MANY)
     lr_patience: int = key(4, "rate_rule plateau: validations without a rise before a drop", least=1, most=MANY)
@@ -198,14 +198,14 @@ class Solver:
 
 @dataclass
 class Train:
-    """The training of DeconvNet [P 4, 6.1]."""
+    """Training of DeconvNet [P 4, 6.1]."""
 
     shapes: ClassVar[tuple[str, ...]] = (CHECKPOINTS,)
     iterations: list[int] = key([20000, 40000], "stage 1 and stage 2 [P 6.1]", least=1, most=MANY, shapes=NOTHING)
-    batch: int = key(64, "windows an iteration [P 6.1]", least=1, most=MOST_BATCH)
+    batch: int = key(64, "windows per iteration [P 6.1]", least=1, most=MOST_BATCH)
     micro_batch: int = key(
         64,
-        "windows a forward pass, over which BN takes its statistics: 64 [P]; 8, eight passes accumulated [R]",
+        "windows per forward pass, over which BN computes its statistics: 64 [P]; 8, eight passes accumulated [R]",
         least=1,
         most=MOST_BATCH,
     )
@@ -220,8 +220,8 @@ class Train:
     validate_windows: int = key(1000, "validation windows, drawn once with the seed; 0: all", least=0, most=MANY)
     validate_crop: str = key(
         "centre",
-        "what is validated on; centre: the centre crop of the window warped to windows.warp; whole: the window warped "
-        "straight to network.input, mirrored or not by a draw from seed and window [R]",
+        "input of validation; centre: the centre crop of the window warped to windows.warp; whole: the window warped "
+        "directly to network.input, mirrored at random, fixed by seed and window [R]",
         choices=("centre", "whole"),
     )
     checkpoint_every: int = key(500, "iterations between checkpoints", least=1, most=MANY, shapes=NOTHING)
@@ -249,12 +249,12 @@ class Fcn:
         most=MOST_SIDE, shapes=(CHECKPOINTS, SCORES)
     )
     fc6_kernel: int = key(7, "kernel of fc6; conv1_1's padding follows: 16 * (k - 1) + 4, 100 for 7", least=3, most=63)
-    batch_norm: bool = key(False, "false: as published; true: lets it train without ImageNet weights")
-    staged: bool = key(True, "train 32s, then 16s from it, then 8s (as published); false: 8s at once")
-    iterations: list[int] = key([20000, 10000, 10000], "32s, 16s, 8s; at once: the last one only", least=1,
+    batch_norm: bool = key(False, "false: as published; true: makes training without ImageNet weights possible")
+    staged: bool = key(True, "train 32s, then 16s from it, then 8s (as published); false: 8s directly")
+    iterations: list[int] = key([20000, 10000, 10000], "32s, 16s, 8s; directly: only the last one", least=1,
                                 most=MANY, shapes=NOTHING)
-    batch: int = key(20, "images an iteration", least=1, most=MOST_BATCH)
-    micro_batch: int = key(1, "images a forward pass", least=1, most=MOST_BATCH)
+    batch: int = key(20, "images per iteration", least=1, most=MOST_BATCH)
+    micro_batch: int = key(1, "images per forward pass", least=1, most=MOST_BATCH)
     lr: float = key(1e-4, "as published for VGG16", least=0.0, most=1e3)
     momentum: float = key(0.9, "as published", least=0.0, most=0.9999)
     weight_decay: float = key(5e-4, "as published", least=0.0, most=1e3)
@@ -263,18 +263,18 @@ class Fcn:
 
 @dataclass
 class SegNet:
-    """A network to compare with: SegNet (Badrinarayanan, Handa, Cipolla, 2015)."""
+    """A network for comparison: SegNet (Badrinarayanan, Handa, Cipolla, 2015)."""
 
     shapes: ClassVar[tuple[str, ...]] = (CHECKPOINTS,)
-    examples: str = key("images", "images: whole ones, as published; windows: DeconvNet's of stage 2",
+    examples: str = key("images", "images: whole ones, as published; windows: those of DeconvNet's stage 2",
                         choices=("images", "windows"), shapes=(CHECKPOINTS, SCORES), added=4)
     width: float = key(1.0, "channel counts are multiplied by this; 1: VGG16", least=1 / 64, most=16,
                        shapes=(CHECKPOINTS, SCORES), added=4)
     canvas: int = key(480, "images are padded at the bottom and right to this side; larger ones are shrunk", least=32,
                       most=MOST_SIDE, shapes=(CHECKPOINTS, SCORES), added=4)
     iterations: int = key(40000, "of its only training", least=1, most=MANY, shapes=NOTHING, added=4)
-    batch: int = key(12, "images or windows an iteration, as published", least=2, most=MOST_BATCH, added=4)
-    micro_batch: int = key(4, "images or windows a forward pass, over which BN takes its statistics", least=2,
+    batch: int = key(12, "images or windows per iteration, as published", least=2, most=MOST_BATCH, added=4)
+    micro_batch: int = key(4, "images or windows per forward pass, over which BN computes its statistics", least=2,
                            most=MOST_BATCH, added=4)
     lr: float = key(0.1, "learning rate, as published", least=0.0, most=1e3, added=4)
     momentum: float = key(0.9, "as published", least=0.0, most=0.9999, added=4)
@@ -285,7 +285,7 @@ class SegNet:
 
 @dataclass
 class Runtime:
-    """How the arithmetic is run; not what is computed."""
+    """How the arithmetic is run, not what is computed."""
 
     shapes: ClassVar[tuple[str, ...]] = NOTHING
     precision: str = key("fp32", "fp32; tf32 (CUDA); bf16: autocast", choices=("fp32", "tf32", "bf16"),
@@ -299,9 +299,9 @@ class Infer:
     """From windows to a score map [P 5]."""
 
     shapes: ClassVar[tuple[str, ...]] = (WINDOW_SCORES,)
-    proposals: int = key(50, "windows an image, by objectness [P 6.1]", least=1, most=MOST_BOXES)
+    proposals: int = key(50, "windows per image, by objectness [P 6.1]", least=1, most=MOST_BOXES)
     least_side: int = key(
-        0, "windows with a shorter side are skipped before the best are taken: 0 [P]; 112 [R]", least=0, most=MANY
+        0, "windows with a shorter side are skipped before the best are chosen: 0 [P]; 112 [R]", least=0, most=MANY
     )
     resize: str = key(
         "bilinear",
@@ -322,18 +322,18 @@ class Infer:
         choices=("mean", "product"),
         shapes=(ENSEMBLE_LABELS,),
     )
-    window_batch: int = key(50, "windows a forward pass", least=1, most=MOST_BATCH, shapes=NOTHING)
+    window_batch: int = key(50, "windows per forward pass", least=1, most=MOST_BATCH, shapes=NOTHING)
     score_type: str = key("float16", "type of the saved score maps", choices=("float16", "float32"), shapes=(SCORES,))
     most_gigabytes: float = key(
-        5.0, "memory for one image's score maps; one that needs more is refused. 21 classes: 13 megapixels, 4.4 with "
-        "the CRF, each of whose processes may take as much", least=0.001, most=1e4,
+        5.0, "memory for one image's score maps; larger images are rejected. 21 classes: 13 megapixels, 4.4 with the "
+             "CRF, each of whose processes may use as much", least=0.001, most=1e4,
         shapes=NOTHING,
     )
 
 
 @dataclass
 class Crf:
-    """The dense CRF (Kraehenbuehl, Koltun, NIPS 2011) [R's parameters; the paper gives none]."""
+    """The dense CRF (Kraehenbuehl, Koltun, NIPS 2011) [parameters from R; the paper gives none]."""
 
     shapes: ClassVar[tuple[str, ...]] = (CRF_LABELS,)
     gaussian_sxy: float = key(3.0, "[R]", least=0.01, most=1e4)
@@ -354,7 +354,7 @@ class Recipe:
     """Every choice of a run."""
 
     name: str = key("paper", "shown in logs and tables", shapes=NOTHING)
-    seed: int = key(0, "of everything random", least=0, most=2**63 - 1, shapes=(CHECKPOINTS,))
+    seed: int = key(0, "for everything random", least=0, most=2**63 - 1, shapes=(CHECKPOINTS,))
     data: Data = field(default_factory=Data)
     proposals: Proposals = field(default_factory=Proposals)
     windows: Windows = field(default_factory=Windows)
@@ -396,17 +396,17 @@ def shaping(recipe: Recipe, *things: str) -> dict[str, Any]:
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
-    """Every key's value by dotted name: what checkpoints and HDF5 files carry."""
+    """Every key's value by dotted name, as checkpoints and HDF5 files store it."""
     return {name: value for name, (value, _) in recipe_keys(recipe).items()}
 
 
 def recipe_difference(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The keys in which two dotted recipes differ, with both values (None where one lacks it)."""
+    """The keys in which two dotted recipes differ, with both values (None if one lacks it)."""
     names = sorted(one.keys() | other.keys())
     return {name: (one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)}
 
 
 def with_added_keys(recorded: dict[str, Any]) -> dict[str, Any]:
-    """A dotted recipe as a file recorded it, and the defaults of keys that were added to recipes since."""
+    """A dotted recipe recorded in a file, with the defaults of the keys added since."""
     added = {name: value for name, (value, item) in recipe_keys().items() if item.metadata["added"] > 1}
     return {**added, **recorded}

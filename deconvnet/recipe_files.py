@@ -1,4 +1,4 @@
-"""Recipes read and written: a YAML file over the paper's values, `--set key=value` over both."""
+"""Reads and writes recipes: the paper's values, changed by a YAML file, then by `--set key=value`."""
 
 import difflib
 from pathlib import Path
@@ -18,10 +18,10 @@ RECIPE_FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "recipes"
 def load_recipe(name: str | Path, overrides: list[str] | tuple[str, ...] = (), complete: bool = False) -> Recipe:
     """Reads a recipe: the paper's values, then the file's, then `key=value` overrides.
 
-    name: a recipe's name (a file of experiments/recipes) or the path of a YAML file. complete: the file must hold
-    every key, as save_recipe writes it: what a run's own recipe lost must not become the paper's value unnoticed.
-    (Keys that were added since its version are not lost: they have their defaults.)
-    Raises UsageError for an unknown recipe, an unknown key (naming the nearest), a wrong type or value.
+    name: a recipe's name (a file of experiments/recipes) or the path of a YAML file. complete: the file must hold every
+    key, as save_recipe writes it, so that a key lost from a run's recipe does not silently become the paper's value.
+    (Keys added since its version are not lost: they have their defaults.) Raises UsageError for an unknown recipe, an
+    unknown key (naming the nearest), a wrong type or value.
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
@@ -46,8 +46,8 @@ def load_recipe(name: str | Path, overrides: list[str] | tuple[str, ...] = (), c
         expected = {name for name, (_, item) in recipe_keys().items() if item.metadata["added"] <= version}
         lost = expected - set(_dotted(OmegaConf.to_container(loaded)))
         if lost:
-            raise UsageError(f"{path}: lacks {len(lost)} recipe keys, {min(lost)} among them: cut short, or of another "
-                             "version of this program; put them back, or use another --run folder")
+            raise UsageError(f"{path}: {len(lost)} recipe keys are missing, for example {min(lost)}: cut short, or "
+                             "from another version of this program; restore them, or use another --run folder")
     return override(_merge(Recipe(), loaded, str(path)), overrides)
 
 
@@ -57,17 +57,17 @@ def override(recipe: Recipe, overrides: list[str] | tuple[str, ...]) -> Recipe:
 
 
 def recipe_from_dict(values: dict[str, Any], source: str) -> Recipe:
-    """The recipe that a file carries, by dotted names (recipe_to_dict); keys added since then have their defaults.
+    """The recipe stored in a file, by dotted names (recipe_to_dict); keys added since then have their defaults.
 
-    source: the file, in messages. Raises UsageError for a key that is unknown or lacking, or a wrong value.
+    source: the file, in messages. Raises UsageError for an unknown or missing key, or a wrong value.
     """
     nested = OmegaConf.create()
     for name, value in with_added_keys(values).items():
         OmegaConf.update(nested, name, value)
     lost = sorted(recipe_keys().keys() - _dotted(OmegaConf.to_container(nested)).keys())
     if lost:
-        raise UsageError(f"{source}: its recipe lacks {lost[0]}: damaged, or of another version of this program; give "
-                         "a recipe")
+        raise UsageError(f"{source}: its recipe has no {lost[0]}: damaged, or from another version of this program; "
+                         "give a recipe")
     return _merge(Recipe(), nested, source)
 
 
@@ -91,7 +91,7 @@ def _merge(recipe: Recipe, changes: Any, source: str) -> Recipe:
             near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.0)[0]
             raise UsageError(f"{source}: unknown recipe key {short(name)}; the nearest is {near!r}; `python -m "
                              "stages.inspect recipe` lists all")
-        if value == "???":  # OmegaConf's "missing", which would leave the key as it was without a word
+        if value == "???":  # OmegaConf's "missing", which would silently leave the key unchanged
             raise UsageError(f"{source}: recipe key {name} is '???'; expected a value")
     try:
         merged = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(recipe), changes))
@@ -119,6 +119,6 @@ def _first_line(error: Exception) -> str:
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
-    """Writes every key of a recipe as YAML, and the version of recipes that has these keys."""
+    """Writes every key of a recipe as YAML, and the version of recipes with these keys."""
     with atomic_write(path) as temporary:
         temporary.write_text(f"version: {VERSION}\n{OmegaConf.to_yaml(OmegaConf.structured(recipe))}", encoding="utf-8")

@@ -1,7 +1,7 @@
-"""What values a recipe may have: each key's own limits, and the rules that join several keys.
+"""What values a recipe may have: each key's own limits, and the rules for several keys together.
 
-Limits are generous, far beyond what anyone uses, and still such that no value ends in an overflow, in hours or in
-terabytes where a line could have said so.
+Limits are generous, far beyond what anyone uses, but they turn overflows, hours of waiting and terabytes of memory into
+a one-line error.
 """
 
 import dataclasses
@@ -16,15 +16,15 @@ from deconvnet.support.errors import UsageError
 Keys = dict[str, tuple[Any, dataclasses.Field[Any]]]  # by dotted name, as recipe_keys gives them
 
 LENGTHS = {"train.iterations": 2, "solver.lr_step": 2, "fcn.iterations": 3}
-MOST_WEIGHTS = 1 << 33  # of a network: 34 times Table 2's
-MOST_PIXELS = 1 << 26  # of the pictures of one forward pass: 21 times the paper's 64 windows of 224 x 224
-MOST_TEXT = 1 << 16  # characters of a recipe file; a whole one has about 2,000
-MOST_DEPTH = 20  # of lists in lists; the time to read them grows with its square
+MOST_WEIGHTS = 1 << 33  # per network: 34 times Table 2's
+MOST_PIXELS = 1 << 26  # per forward pass: 21 times the paper's 64 windows of 224 x 224
+MOST_TEXT = 1 << 16  # characters per recipe file; a complete one has about 2,000
+MOST_DEPTH = 20  # nesting of lists; reading time grows with its square
 MOST_ALIASES = 20  # nested ones grow exponentially
 
 
 def check_text(text: str) -> None:
-    """Raises ValueError for YAML that would take hours or a machine's memory to read; yaml's own for others."""
+    """Raises ValueError for YAML that would take hours or all memory to read; yaml's own errors for other faults."""
     if len(text) > MOST_TEXT:
         raise ValueError(f"longer than {MOST_TEXT:,} characters")
     depth = aliases = 0
@@ -38,7 +38,7 @@ def check_text(text: str) -> None:
 
 
 def check_values(keys: Keys, source: str) -> None:
-    """Raises UsageError, which names source and key, for a value outside its limits."""
+    """Raises UsageError, which names source and key, for a value outside its limits or rules."""
     for name, (value, item) in keys.items():
         try:
             _check_list(name, value)
@@ -55,7 +55,7 @@ def check_values(keys: Keys, source: str) -> None:
 
 
 def short(value: Any) -> str:
-    """A value as an error shows it."""
+    """A value as shown in an error."""
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:90]}... ({len(text)} characters)"
 
@@ -73,7 +73,7 @@ def _check_one(value: Any, choices: tuple[str, ...], least: float | None, most: 
     if choices and value not in choices:
         raise ValueError(f"one of {', '.join(choices)}")
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("a number that is finite")
+        raise ValueError("a finite number")
     if isinstance(value, str) and not (value.isprintable() and len(value) <= 200):
         raise ValueError("at most 200 printable characters")
     if least is not None and not value >= least:
@@ -92,9 +92,9 @@ def _check_network(values: dict[str, Any]) -> None:
     for width, kernel, known, layers in (("network.width", side // 32, "network.input", 2),
                                          ("fcn.width", values["fcn.fc6_kernel"], "fcn.fc6_kernel", 1)):
         pool5, fc = 512 * values[width], 4096 * values[width]
-        weights = layers * pool5 * fc * kernel**2 + fc**2  # fc6, its mirror image, and fc7: nearly all there are
+        weights = layers * pool5 * fc * kernel**2 + fc**2  # fc6, its mirror image, and fc7: nearly all weights
         if weights > MOST_WEIGHTS:
-            raise ValueError(f"keys {width} ({values[width]:g}) and {known} ({values[known]}) make a network of "
+            raise ValueError(f"keys {width} ({values[width]:g}) and {known} ({values[known]}) give a network of "
                              f"{weights:.3g} weights; expected at most {MOST_WEIGHTS:.3g}")
 
 
@@ -111,7 +111,7 @@ def _check_batches(values: dict[str, Any]) -> None:
                         "infer.window_batch": "network.input", **sides}.items():
         most = MOST_PIXELS // values[side] ** 2
         if values[batch] > most:
-            raise ValueError(f"key {batch} is {values[batch]}; expected at most {most} pictures of {side} "
+            raise ValueError(f"key {batch} is {values[batch]}; expected at most {most} inputs of {side} "
                              f"({values[side]}) at a time")
 
 

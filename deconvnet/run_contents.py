@@ -1,4 +1,4 @@
-"""Whether a data set's files are still those that proposals and windows were made of, and a training's examples too."""
+"""Whether a data set's files are still those that proposals, windows and a training's examples were made from."""
 
 import hashlib
 
@@ -13,40 +13,40 @@ NAMES = ("image", "class mask", "object mask or annotation")
 
 
 def hashes_of(run: RunFolder, image_ids: list[str], kind: str) -> np.ndarray:
-    """The hashes of the files that 'proposals' or 'windows' are made of: M x F of type HASH."""
+    """The hashes of the files that 'proposals' or 'windows' are made from: M x F of type HASH."""
     return run.contents.hashes([files[: FILES[kind]] for files in run.voc().files(image_ids)])
 
 
 def changed_images(run: RunFolder, rows: Rows) -> dict[str, str]:
-    """The images of a file that have another content than when it was made, each with a file of theirs that changed.
+    """The images whose contents changed since the file was made, each with one of its changed files.
 
-    A file that was not there then, or is not there any more, has changed too.
+    A file that was added or removed since has changed too.
     """
     differs = hashes_of(run, rows.image_ids, rows.attributes["format"]) != rows.hashes
     changed = np.flatnonzero(differs.any(1))
     ids = [rows.image_ids[index] for index in changed]
     places = differs[changed].argmax(1)
-    return {image_id: files[place] or f"its {NAMES[place]}, which is gone" for image_id, files, place in
+    return {image_id: files[place] or f"its {NAMES[place]}, which is missing now" for image_id, files, place in
             zip(ids, run.voc().files(ids), places, strict=True)}
 
 
 def check_contents(run: RunFolder, rows: Rows) -> None:
-    """Raises UserError when a file of proposals or windows was made of other images or masks than there are now."""
+    """Raises UserError if a file of proposals or windows was made from other images or masks than the current ones."""
     changed = changed_images(run, rows)
     if changed:
         image_id, what = next(iter(changed.items()))
         raise UserError(f"{rows.path}: {len(changed)} of its {len(rows.image_ids)} images have changed since it was "
-                        f"made, first {image_id} ({what}): `python -m stages.build_proposals` makes those again")
+                        f"made, first {image_id} ({what}): run `python -m stages.build_proposals` to make those again")
 
 
 def windows_made_of(*files: Rows) -> str:
-    """Tells the windows of files, and what they were cut from, from others."""
+    """Identifies the windows in files, and what they were cut from."""
     columns = [array for rows in files for array in (rows.first, rows.hashes, *rows.columns.values())]
     return _told_by([image_id for rows in files for image_id in rows.image_ids], columns)
 
 
 def images_made_of(run: RunFolder, *splits: list[str]) -> str:
-    """Tells the images of splits, and their class masks, from others."""
+    """Identifies the images of splits, and their class masks."""
     ids = [image_id for split in splits for image_id in split]
     return _told_by(ids, [run.contents.hashes([files[:2] for files in run.voc().files(ids)])])
 

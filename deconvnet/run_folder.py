@@ -1,4 +1,4 @@
-"""The run folder: all that a run was, and where each stage finds what the stage before it made."""
+"""The run folder: everything about a run, and where each stage finds the results of the previous one."""
 
 import argparse
 import logging
@@ -33,15 +33,15 @@ class RunFolder:
 
     def __init__(self, root: Path, recipe: Recipe, voc_root: Path | None, sources: Sequence[Path] = ()) -> None:
         """voc_root: None for a run that has not needed its data set's folder yet. sources: the runs whose proposals and
-        windows this one uses where it has none of its own (--from), the nearest first.
+        windows this one uses if it has none of its own (--from), nearest first.
         """
         self.root, self.recipe, self.voc_root, self.sources = root, recipe, voc_root, sources
-        self.recorded = recipe  # what recipe.yaml says; recipe itself may hold what a command's --set says
+        self.recorded = recipe  # as in recipe.yaml; recipe itself may be changed by a command's --set
 
     def voc(self) -> SegmentationDataset:
         """The run's data set. Raises UsageError when its folder is unknown or missing."""
         if self.voc_root is None:
-            raise UsageError(f"{self.root}: this needs the data set's images: give --voc-root")
+            raise UsageError(f"{self.root}: the data set's images are needed: give --voc-root")
         return DATA_SETS[self.recipe.data.format](self.voc_root, self.recipe.data.classes)
 
     @cached_property
@@ -54,11 +54,11 @@ class RunFolder:
         return {name: value for name, value in recipe_to_dict(self.recipe).items() if name.startswith(prefixes)}
 
     def proposals(self, split: str) -> Path:
-        """The split's proposals: this run's, or those of the run that it was begun from."""
+        """The split's proposals: this run's, or those of the run that it was started from."""
         return self._made(Path("proposals", f"{split}.h5"))
 
     def windows(self, stage: int, split: str) -> Path:
-        """The windows that a stage trains, or is validated, on: this run's, or those of the run it was begun from."""
+        """The windows for training or validating a stage: this run's, or those of the run it was started from."""
         return self._made(Path("windows", f"stage{stage}-{split}.h5"))
 
     def _made(self, name: Path) -> Path:
@@ -66,7 +66,7 @@ class RunFolder:
         return next((path for path in places if path.is_file()), places[0])
 
     def training(self, name: str) -> Path:
-        """name: of a TrainingSpec, stage1 or fcn8s say."""
+        """name: of a TrainingSpec, for example stage1 or fcn8s."""
         return self.root / name
 
     def network(self, name: str) -> Path:
@@ -80,13 +80,13 @@ class RunFolder:
 
 def open_run(options: argparse.Namespace, keeps: tuple[str, ...] = (), needs_images: bool = True,
              begins: bool = False) -> RunFolder:
-    """Opens the run folder, or makes it, with its recipe and data set written down.
+    """Opens the run folder, or makes it, and records its recipe and data set.
 
-    keeps: what the command uses, or adds to, of what the run holds (recipe.THINGS; nothing named: all of it, and the
-    recipe as it is). A changed key that shapes one of them is a UsageError that names it, since that was made with the
-    old value; the number of iterations may grow where a training is added to. needs_images: whether the data
-    set's folder must be there (training from materialized windows does without). begins: whether the command makes a
-    run without being told a recipe; others then raise UsageError, as a mistyped folder is no new run.
+    keeps: which of the run's results the command uses or adds to (recipe.THINGS; empty: all, and the recipe as it is).
+    A changed key that shapes one of them is a UsageError that names it, since the result was made with the old value;
+    the number of iterations may grow when training. needs_images: whether the data set's folder must exist (training
+    from materialized windows does not need it). begins: whether the command may start a run without a recipe; others
+    then raise UsageError, since the folder's name may be mistyped.
     """
     root: Path = options.run
     saved = root / "recipe.yaml"
@@ -108,11 +108,11 @@ def open_run(options: argparse.Namespace, keeps: tuple[str, ...] = (), needs_ima
     record = {}
     if (root / "run.json").is_file():
         record = read_json(root / "run.json", RunRecord).model_dump(exclude_unset=True, by_alias=True)
-    # There is none either where recipe and windows were copied to a training machine.
+    # It is also missing where only recipe and windows were copied to a training machine.
     wanted = (record or {"seed": recipe.seed, **provenance()}) | ({"from": str(sources[0])} if sources else {})
     if wanted != record:
         write_json(root / "run.json", wanted)
-    if not begun:  # nothing was made with another recipe yet
+    if not begun:  # nothing has been made with another recipe yet
         save_recipe(recipe, saved)
     if run.voc_root and (not (root / "data.json").is_file() or options.voc_root):
         write_json(root / "data.json", {"voc_root": str(run.voc_root.resolve())})
@@ -121,12 +121,12 @@ def open_run(options: argparse.Namespace, keeps: tuple[str, ...] = (), needs_ima
 
 
 def read_run(root: Path, overrides: Sequence[str] = (), keeps: tuple[str, ...] = ()) -> RunFolder:
-    """A run's folder as it is, for a program that only reads: nothing is written, and its data set may be elsewhere.
+    """An existing run's folder, read only: nothing is written, and its data set may be elsewhere.
 
-    overrides: `key=value` each. keeps: see open_run. Raises UsageError where there is no run.
+    overrides: `key=value` each. keeps: see open_run. Raises UsageError if there is no run.
     """
     if not (root / "recipe.yaml").is_file():
-        raise UsageError(f"{root}: no run here: it has no recipe.yaml")
+        raise UsageError(f"{root}: not a run folder: it has no recipe.yaml")
     old = load_recipe(root / "recipe.yaml", complete=True)
     run = RunFolder(root, _begun_recipe(root, None, list(overrides), old, keeps), None, find_sources(root))
     run.recorded = old
@@ -134,7 +134,7 @@ def read_run(root: Path, overrides: Sequence[str] = (), keeps: tuple[str, ...] =
 
 
 def _begun_recipe(root: Path, name: str | None, overrides: list[str], old: Recipe, keeps: tuple[str, ...]) -> Recipe:
-    """The recipe of a run that holds results; raises UsageError where it would change what is kept."""
+    """The recipe of a run with results; raises UsageError if a changed key shapes what is kept."""
     new = load_recipe(name or root / "recipe.yaml", overrides)
     changed = recipe_difference(recipe_to_dict(old), recipe_to_dict(new))
     free = free_keys(new, keeps)
@@ -142,19 +142,19 @@ def _begun_recipe(root: Path, name: str | None, overrides: list[str], old: Recip
     if fixed:
         before, after = changed[fixed[0]]
         raise UsageError(f"{root}: this run's recipe has {fixed[0]} = {before!r}, not {after!r}; use another --run "
-                         f"folder for another recipe (--from {root} begins one on this run's proposals and windows)")
+                         f"folder for another recipe (--from {root} starts one on this run's proposals and windows)")
     return new
 
 
 def free_keys(recipe: Recipe, keeps: tuple[str, ...]) -> set[str]:
-    """The recipe keys that may change while what `keeps` names is kept; nothing named: none may."""
+    """The recipe keys that may change while `keeps` is kept; none if it is empty."""
     if not keeps:
         return set()
     return recipe_to_dict(recipe).keys() - shaping(recipe, *keeps).keys()
 
 
 def _new_recipe(options: argparse.Namespace, sources: list[Path], begins: bool) -> Recipe:
-    """The recipe of a run that holds nothing yet: the one given, else that of --from, else what is saved there."""
+    """The recipe of a run without results: the one given, else that of --from, else the saved one."""
     saved = options.run / "recipe.yaml"
     if options.recipe:
         return load_recipe(options.recipe, options.set)
@@ -164,13 +164,13 @@ def _new_recipe(options: argparse.Namespace, sources: list[Path], begins: bool) 
         return load_recipe(saved, options.set, complete=True)
     if not begins:
         raise UsageError(f"{options.run}: no run here (is --run or $DECONVNET_RUN right?); `python -m "
-                         f"stages.build_proposals --run {options.run}` begins one")
+                         f"stages.build_proposals --run {options.run}` starts one")
     log.info("no --recipe given: %s, which is sized for a CPU; the paper's is --recipe paper", DEFAULT_RECIPE)
     return load_recipe(DEFAULT_RECIPE, options.set)
 
 
 def provenance() -> dict[str, object]:
-    """Commit, versions and machine, for everything that is recorded."""
+    """Commit, versions and machine, for all records."""
     return {
         "commit": git_commit(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
@@ -197,7 +197,7 @@ def _voc_root(options: argparse.Namespace, root: Path, sources: list[Path], need
     if options.voc_root:
         given = options.voc_root.resolve()
         same = known in (given, given.parent) or (known and known.parent == given)  # .../VOCdevkit or .../VOC2012 in it
-        if known and known.is_dir() and not same:  # gone: it was moved; lists are compared
+        if known and known.is_dir() and not same:  # if it is gone, it was moved; the split lists are compared
             raise UsageError(f"{root}: this run's data set is {known}, not {options.voc_root}; use another --run "
                              "folder")
         return options.voc_root
@@ -205,8 +205,8 @@ def _voc_root(options: argparse.Namespace, root: Path, sources: list[Path], need
         return known
     if "DECONVNET_VOC_ROOT" in os.environ:
         return Path(os.environ["DECONVNET_VOC_ROOT"])
-    if sources or any((root / made).is_dir() for made in ("proposals", "windows")):  # of other images than those below
-        raise UsageError(f"{root}: this needs the data set's images, and their folder is not recorded here: give "
+    if sources or any((root / made).is_dir() for made in ("proposals", "windows")):  # of other images than these
+        raise UsageError(f"{root}: the data set's images are needed, and their folder is not recorded here: give "
                          "--voc-root")
     log.info("no --voc-root given: the synthetic set in %s", SYNTHETIC)
     return generate(SYNTHETIC, train=300, val=60, seed=0, side=160)

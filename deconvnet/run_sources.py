@@ -1,4 +1,4 @@
-"""The run that another run was begun from (--from): its proposals and windows are read where they are."""
+"""The run that another run was started from (--from): its proposals and windows are read in place."""
 
 from pathlib import Path
 
@@ -9,9 +9,9 @@ from deconvnet.support.errors import UsageError
 
 
 def find_sources(root: Path, first: Path | None = None) -> list[Path]:
-    """The run that `root` was begun from, the one which that was begun from, and so on; the last may be gone.
+    """The run that `root` was started from, the one that run was started from, and so on; the last may be missing.
 
-    first: the nearest, where run.json does not say so yet. Raises UsageError for runs that lead back to one of them.
+    first: the nearest, if run.json does not have it yet. Raises UsageError for a cycle.
     """
     found, at = [root.resolve()], first or _recorded_source(root)
     while at:
@@ -29,26 +29,27 @@ def _recorded_source(root: Path) -> Path | None:
 
 
 def given_source(root: Path, given: Path | None, begun: bool) -> Path | None:
-    """--from, resolved. Raises UsageError where the run has begun otherwise, unless its source is gone (moved)."""
+    """--from, resolved. Raises UsageError if the run was started from elsewhere, unless its source is missing (moved).
+    """
     recorded = _recorded_source(root)
     if given and begun and given.resolve() != recorded and (not recorded or recorded.is_dir()):
         was = f"from {recorded}" if recorded else "on proposals and windows of its own"
-        raise UsageError(f"{root}: this run was begun {was}, not from {given}; use another --run folder")
+        raise UsageError(f"{root}: this run was started {was}, not from {given}; use another --run folder")
     return given.resolve() if given else None
 
 
 def require_sources(root: Path, sources: list[Path]) -> None:
-    """Raises UsageError for a source that is gone."""
+    """Raises UsageError for a missing source."""
     for source in sources:
         if not (source / "recipe.yaml").is_file():
-            raise UsageError(f"{source}: no run folder, but {root} reads proposals and windows there: was it moved? "
-                             "--from says where it is now")
+            raise UsageError(f"{source}: no such run folder, but {root} reads proposals and windows there: was it "
+                             "moved? Give its new place as --from")
 
 
 def check_source(root: Path, recipe: Recipe, source: Path) -> None:
-    """Raises UsageError when a key that shapes proposals or windows has another value in the run that made them."""
+    """Raises UsageError if a key that shapes proposals or windows has another value in the run that made them."""
     theirs = load_recipe(source / "recipe.yaml", complete=True)
     both = (shaping(one, PROPOSALS, WINDOWS) for one in (theirs, recipe))
     for name, (there, here) in recipe_difference(*both).items():
         raise UsageError(f"{root}: {name} is {here!r} here, but {there!r} in {source}, whose proposals and windows "
-                         "were made with it: begin without --from to make others")
+                         "were made with it: start without --from to make others")

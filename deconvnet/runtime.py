@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def network_input(pictures: Tensor) -> Tensor:
-    """uint8 RGB N x 3 x H x W to what the network takes: float32, minus the mean, unscaled."""
+    """uint8 RGB N x 3 x H x W to the network's input: float32, minus the mean, unscaled."""
     mean = torch.from_numpy(MEAN_RGB).to(pictures.device)
     return pictures.float() - mean[:, None, None]
 
@@ -27,7 +27,7 @@ def to_device(pictures: Tensor, labels: Tensor, runtime: Runtime, device: torch.
 
 
 def autocast(runtime: Runtime, device: torch.device) -> torch.autocast:
-    """bf16 autocast where the recipe asks for it."""
+    """bf16 autocast if the recipe asks for it."""
     return torch.autocast(device.type, torch.bfloat16, enabled=runtime.precision == "bf16")
 
 
@@ -41,7 +41,7 @@ def prepare(model: nn.Module, runtime: Runtime, device: torch.device) -> nn.Modu
 
 
 def choose_device(name: str) -> torch.device:
-    """'auto' is the GPU where there is one. Raises UsageError for a device that is none, or is not there."""
+    """'auto' is the GPU if there is one. Raises UsageError for an unknown or missing device."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -58,7 +58,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds what may draw from a global generator; everything of this project takes its own."""
+    """Seeds the global generators, for libraries that use them; this project's code has its own."""
     import torch
 
     torch.manual_seed(seed)

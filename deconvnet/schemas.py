@@ -1,6 +1,6 @@
-"""What this project's JSON files and the metadata in its other files must hold, each said once.
+"""What this project's JSON files and the metadata in its other files must contain, each defined once.
 
-Whatever does not fit is one line that names the file and the place in it. Types are not converted ("3" is no number),
+Every violation is one line that names the file and the place in it. Types are not converted ("3" is not a number),
 numbers are finite; what a schema does not name is kept as it is. The tables of HDF5 columns are in
 deconvnet/data/columns.py, checkpoints in deconvnet/training/checkpoint.py.
 """
@@ -13,11 +13,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, Validat
 
 from deconvnet.support.errors import UserError
 
-MOST_JSON_BYTES = 1 << 24  # of a JSON file; ours have up to a megabyte
+MOST_JSON_BYTES = 1 << 24  # per JSON file; ours have up to a megabyte
 
 
 class Schema(BaseModel):
-    """The base of all."""
+    """The base class."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, arbitrary_types_allowed=True)
 
@@ -26,7 +26,7 @@ Found = TypeVar("Found", bound=Schema)
 Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
-Hash = Annotated[str, Field(pattern="^([0-9a-f]{16})?$")]  # of data/contents.py; empty for a file that is not there
+Hash = Annotated[str, Field(pattern="^([0-9a-f]{16})?$")]  # of data/contents.py; empty for a missing file
 
 
 def _all_different(names: list[str]) -> list[str]:
@@ -37,7 +37,7 @@ def _all_different(names: list[str]) -> list[str]:
 
 def _short_enough(path: str) -> str:
     if len(os.fsencode(path)) > 4095 or any(len(os.fsencode(name)) > 255 for name in path.split("/")):
-        raise ValueError("no file or folder can have so long a name")
+        raise ValueError("too long for the name of a file or folder")
     return path
 
 
@@ -58,11 +58,11 @@ class RunRecord(Schema):
     python: str = "?"
     packages: dict[str, str] = {}
     machine: str = "unknown machine"
-    source: Annotated[PathText | None, Field(alias="from")] = None  # the run that this one was begun from
+    source: Annotated[PathText | None, Field(alias="from")] = None  # the run that this one was started from
 
 
 class ScoresUsed(Schema):
-    """What tells label maps made in one way from those made in another."""
+    """What distinguishes label maps made with different settings."""
 
     scores: list[str] = []
 
@@ -83,7 +83,7 @@ class FileHashes(Schema):
 
 
 class PartsRecord(Schema):
-    """contents.json among the parts of a build: the hashes of the files that each image's part is made of."""
+    """contents.json among the parts of a build: the hashes of the files that each image's part is made from."""
 
     images: dict[str, list[Hash]]
 
@@ -111,7 +111,7 @@ class Metrics(Schema):
 
 
 class NetworkAbout(Schema):
-    """The metadata of a network's safetensors file; a file of another program has none of it."""
+    """The metadata of a network's safetensors file; files of other programs have none."""
 
     kind: str = ""
     bn: str = ""
@@ -123,7 +123,7 @@ class NetworkAbout(Schema):
 
 
 class RowAttributes(Schema):
-    """The attributes of a file of proposals or windows, once its format and format version are known to be ours."""
+    """The attributes of a file of proposals or windows, after its format and format version were checked."""
 
     split: str
     fingerprint: str
@@ -133,29 +133,29 @@ class RowAttributes(Schema):
 
 
 class ProposalAttributes(RowAttributes):
-    """Those of proposals."""
+    """Attributes of a proposals file."""
 
     edges: str
     shaped_by: Json[dict[str, Any]]
 
 
 class WindowKeys(Schema):
-    """What decided the windows' shape."""
+    """The keys that the windows' shape depends on."""
 
     enlarge: Annotated[float, Field(alias="windows.enlarge", ge=1)]
 
 
 class WindowAttributes(RowAttributes):
-    """Those of windows."""
+    """Attributes of a windows file."""
 
     stage: Annotated[int, Field(ge=1, le=2)]
     shaped_by: Json[WindowKeys]
 
 
 def checked(schema: type[Found], content: Any, path: Path, remedy: str) -> Found:
-    """The content (a dict, or the text of a JSON file) if it is as the schema says.
+    """The content (a dict, or the text of a JSON file), checked against the schema.
 
-    Raises UserError: the file, the first place that is wrong, what was expected there, and `remedy`, what to do.
+    Raises UserError: the file, the first wrong place, what was expected there, and `remedy`, what to do.
     """
     try:
         if isinstance(content, bytes):
@@ -166,7 +166,7 @@ def checked(schema: type[Found], content: Any, path: Path, remedy: str) -> Found
 
 
 def read_json(path: Path, schema: type[Found], remedy: str = "remove or repair it") -> Found:
-    """A JSON file of this program. Raises UserError, which names the file and says `remedy`, for anything else."""
+    """A JSON file of this program. Raises UserError, which names the file and ends with `remedy`, for anything else."""
     if path.stat().st_size > MOST_JSON_BYTES:
         raise UserError(f"{path}: damaged: {path.stat().st_size:,} bytes, expected {MOST_JSON_BYTES:,} at most; "
                         f"{remedy}")

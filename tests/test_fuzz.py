@@ -48,7 +48,7 @@ def test_what_is_as_it_should_be() -> None:
     (Outcome(2, ["error: bad.h5: x", "error: bad.h5: y"], ""), "2 error lines"),
     (Outcome(1, ["error: something is wrong"], ""), "names no file"),
     (Outcome(1, ["error: bad.h5 " + "x" * 700], ""), "a line of"),
-    (Outcome(1, ["error: bad.h5: memory does not suffice"], ""), "more than 2 GB"),
+    (Outcome(1, ["error: bad.h5: out of memory (8 GB)"], ""), "more than 2 GB"),
     (Outcome(None, [], "", "a hang"), "a hang"),
     (Outcome(0, [], ""), "accepted without a word"),
 ])

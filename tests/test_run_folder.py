@@ -58,7 +58,7 @@ def test_a_data_set_goes_by_two_names(tmp_path):
 
 def test_a_mistyped_folder_is_no_new_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="typo: no run here .*build_proposals --run typo` begins one"):
+    with pytest.raises(UsageError, match="typo: no run here .*build_proposals --run typo` starts one"):
         opened("--run", "typo")
     assert not list(tmp_path.iterdir())
 
@@ -160,7 +160,7 @@ def test_a_recipe_that_was_cut_is_no_other_recipe(made, share):
 def test_each_key_of_a_runs_recipe_is_needed(made):
     text = (made / "recipe.yaml").read_text()
     (made / "recipe.yaml").write_text(text.replace("  momentum_rule: torch\n", ""))
-    with pytest.raises(UsageError, match=r"lacks 1 recipe keys, solver\.momentum_rule"):
+    with pytest.raises(UsageError, match=r"1 recipe keys are missing, for example solver\.momentum_rule"):
         opened("--run", made)
     assert "solver.momentum_rule" in recipe_keys()
 

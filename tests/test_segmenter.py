@@ -203,7 +203,7 @@ def test_many_images_and_what_goes_wrong(runs: dict[str, Path], case: Case, monk
         raise BrokenProcessPool("dense CRF of a: its process was killed")
 
     monkeypatch.setattr("crf.pool.CrfPool.posteriors", killed)
-    with pytest.raises(LostWorker, match="dense CRF of a: its process was killed: most likely the memory"):
+    with pytest.raises(LostWorker, match="dense CRF of a: its process was killed: most likely the machine ran out"):
         next(segmenter.segment_many([case.images[FIRST]], 1))
 
 
@@ -299,7 +299,7 @@ def test_weights_that_do_not_do(runs: dict[str, Path], case: Case, tmp_path: Pat
     del about["recipe"]["crf.iterations"]
     model = build_network("deconvnet", recipe)
     save_safetensors(model, tmp_path / "lacks.safetensors", about)
-    with pytest.raises(UsageError, match="lacks.safetensors: its recipe lacks crf.iterations"):
+    with pytest.raises(UsageError, match="lacks.safetensors: its recipe has no crf.iterations"):
         Segmenter.from_weights(tmp_path / "lacks.safetensors")
     assert tensors and about["recipe"].keys() < recipe_to_dict(recipe).keys()
 

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all."""
+"""Files are written completely or not at all."""
 
 import io
 import json
@@ -13,11 +13,11 @@ import h5py
 
 from deconvnet.support.interrupts import StopRequest
 
-LONGEST_NAME = 200  # bytes; file systems take 255, and temporary files carry more than the name
+LONGEST_NAME = 200  # bytes; file systems allow 255, and temporary files have longer names
 
 
 def check_name(name: str, what: str, wanted: str) -> None:
-    """Raises ValueError unless `name` can be a file's: no path, not hidden as temporary files are, not too long.
+    """Raises ValueError unless `name` is a plain file name: no path, not hidden as temporary files are, not too long.
 
     what, wanted: for the message, "WHAT is NAME; expected WANTED".
     """
@@ -28,15 +28,15 @@ def check_name(name: str, what: str, wanted: str) -> None:
                          f"{LONGEST_NAME}")
 
 
-_TEMPORARY = re.compile(r"\..+\.(\d+)\.part(\.\w+)?")  # what atomic_write makes
+_TEMPORARY = re.compile(r"\..+\.(\d+)\.part(\.\w+)?")  # the names that atomic_write makes
 
 
 @contextmanager
 def atomic_write(path: Path | str) -> Iterator[Path]:
     """Yields a temporary path beside `path`; renames it to `path` on success, removes it on any failure.
 
-    A reader therefore sees the old file, or the new one, never a part. The temporary name keeps the
-    suffix, since some writers (Pillow, OpenCV) choose the format by it. Missing folders are made.
+    So a reader sees the old file or the new one, never a part. The temporary name keeps the suffix, since some writers
+    (Pillow, OpenCV) choose the format by it. Missing folders are made.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,30 +49,30 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes the temporary files in a folder that killed processes left; those of processes at work stay."""
+    """Removes the temporary files that killed processes left in a folder; those of running processes stay."""
     for left in folder.glob(".*.part*"):
         if (found := _TEMPORARY.fullmatch(left.name)) and not is_running(int(found[1])):
             left.unlink(missing_ok=True)
 
 
 def is_running(process: int) -> bool:
-    """Whether this machine has a process of this id."""
+    """Whether a process with this id is running on this machine."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # another user's
         return True
     return True
 
 
 @contextmanager
 def hdf5_written_whole(path: Path | str) -> Iterator[h5py.File]:
-    """Yields an HDF5 file to write into, that becomes `path` whole or not at all. Raises OSError for a full disk.
+    """Yields an HDF5 file to write into; it becomes `path` completely or not at all. Raises OSError for a full disk.
 
-    HDF5 does not survive a write that fails: it prints tracebacks for every open object, and then crashes the
-    process. So it never gets to see one: the file is kept from it, and the failure is raised afterwards. Nor does it
-    survive Ctrl-C in one of our functions that it calls: that waits for the end, or for a StopRequest within.
+    HDF5 does not survive a failed write: it prints tracebacks for every open object, and then crashes the process. So
+    failures are hidden from it, and raised afterwards. Nor does it survive Ctrl-C in one of our functions that it
+    calls: that is delayed to the end, or to a StopRequest within.
     """
     with StopRequest(), atomic_write(path) as temporary, _Forgiving(temporary) as disk:
         try:
@@ -84,7 +84,7 @@ def hdf5_written_whole(path: Path | str) -> Iterator[h5py.File]:
 
 
 class _Forgiving(io.FileIO):
-    """A file that keeps its first failure in `failure` and takes all that comes after it without writing."""
+    """A file that stores its first failure in `failure` and ignores all writes after it."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w+")
@@ -108,11 +108,11 @@ class _Forgiving(io.FileIO):
 
 
 def write_text(path: Path | str, text: str) -> None:
-    """Writes a text file (UTF-8) whole."""
+    """Writes a text file (UTF-8), completely or not at all."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path | str, value: Any) -> None:
-    """Writes a JSON file whole, indented, with a final newline."""
+    """Writes a JSON file, completely or not at all, indented, with a final newline."""
     write_text(path, json.dumps(value, indent=2) + "\n")

@@ -1,8 +1,8 @@
-"""The errors a user may meet; the commands print them as one line, without a traceback."""
+"""The errors a user may see; the commands print them as one line, without a traceback."""
 
 import errno
 
-# torch has an error of its own for the GPU's memory only; OpenCV has one for everything, with this code for memory.
+# torch has a separate error only for GPU memory; OpenCV has one error for everything, with this code for memory.
 TORCH_NO_MEMORY = "can't allocate memory"
 OPENCV_NO_MEMORY = -4
 LONGEST_WORD = 500  # characters, in an error line
@@ -11,23 +11,23 @@ LONGEST_WORD = 500  # characters, in an error line
 class UserError(Exception):
     """Something outside the program is wrong: a file, a value, a disk. Exit status 1.
 
-    The message is one line that names the file, key or value, says what was expected and what to do.
+    The message is one line that names the file, key or value, what was expected and what to do.
     """
 
     exit_status = 1
 
 
 class UnknownLabel(UserError):
-    """A mask has a label that the class list has not: more likely than not, the list is wrong, not this mask."""
+    """A mask has a label that is not in the class list: most likely the list is wrong, not this mask."""
 
 
 class LostWorker(UserError):
     """A process that works for the command was killed."""
 
     def __init__(self, what: str, option: str) -> None:
-        """what: which process, and what is known of its end; option: the one that says how many there are."""
-        super().__init__(f"{what}: most likely the memory ran out (the kernel's log tells), or somebody ended it. What "
-                         f"was finished is kept: run again, with fewer processes ({option}=N) or more memory")
+        """what: which process, and what is known about its end; option: the one that sets the number of processes."""
+        super().__init__(f"{what}: most likely the machine ran out of memory (see the kernel's log), or somebody ended "
+                         f"it. What was finished is kept: run again, with fewer processes ({option}=N) or more memory")
 
 
 class UsageError(UserError):
@@ -46,15 +46,15 @@ def describe(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     if _is_memory(error):
-        return (f"memory does not suffice ({text}): fewer --workers or train.workers take less, and so do a smaller "
+        return (f"out of memory ({text}): use fewer --workers or train.workers, or a smaller "
                 "train.micro_batch, fcn.micro_batch, infer.window_batch, network.width or image")
     if isinstance(error, RecursionError):
-        return "a file or value is nested too deeply to be read: is one damaged? (--debug shows where)"
+        return "a file or value is nested too deeply to read: is it damaged? (--debug shows where)"
     return f"{type(error).__name__}: {text} (--debug shows where)"
 
 
 def _cut(word: str) -> str:
-    """A word's beginning and end, where it is longer than any file's name: a damaged file's text, say."""
+    """A word's beginning and end, if it is longer than any file's name, like the text of a damaged file."""
     return word if len(word) <= LONGEST_WORD else f"{word[:150]}...{word[-50:]}"
 
 
@@ -64,8 +64,8 @@ def _is_memory(error: Exception) -> bool:
 
 
 def _short(error: Exception) -> str:
-    """What an error says, without the source file and line that OpenCV and torch name."""
+    """An error's message, without the source file and line that OpenCV and torch add."""
     said, where = getattr(error, "err", None), getattr(error, "func", None)
     text = f"{said} in OpenCV's {where}" if said and where else str(error)
-    text = " ".join(text.rpartition("DefaultCPUAllocator: ")[2].split()) or "no more is known"
+    text = " ".join(text.rpartition("DefaultCPUAllocator: ")[2].split()) or "no details"
     return text if len(text) <= 300 else f"{text[:290]}..."

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: they end a command at a place where nothing is lost.
+"""Ctrl-C, SIGTERM and SIGHUP: they end a command at a point where nothing is lost.
 
 What was ignored when the command started stays ignored: SIGHUP under nohup, SIGINT in the background of a shell script.
 """
@@ -19,21 +19,21 @@ from deconvnet.support.errors import UserError
 log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-IMPATIENT = 1.0  # seconds after which another Ctrl-C is meant: `timeout` and shells send a signal twice at once
+IMPATIENT = 1.0  # seconds after which a second Ctrl-C is intended: `timeout` and shells send a signal twice at once
 
 
 Handler = Callable[[int, FrameType | None], Any] | int | None  # as signal.signal takes and returns it
 
 
 def _set_handlers(handler: Handler) -> dict[int, Handler]:
-    """Gives the signals that are not ignored a handler; returns those they had."""
+    """Sets a handler for the signals that are not ignored; returns the previous ones."""
     taken = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     return {number: signal.signal(number, handler) for number in taken}
 
 
 @contextmanager
 def unseen() -> Iterator[None]:
-    """Processes that this thread starts within it never see the signals. (This process does: by another thread.)"""
+    """Processes that this thread starts within it never see the signals. (This process does, in another thread.)"""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
@@ -42,10 +42,10 @@ def unseen() -> Iterator[None]:
 
 
 class StopRequest:
-    """Within it, the signals only set `asked`; at its end, whoever was to answer before it gets the first that came.
+    """Within it, signals only set `asked`; at its end, the previous handler gets the first one that came.
 
-    As a rule that raises KeyboardInterrupt; within another request it sets that one's `asked`. With a message, that is
-    logged when the first comes, and Ctrl-C a second or more after it does not wait.
+    Usually that raises KeyboardInterrupt; within another request it sets that one's `asked`. A message, if given, is
+    logged at the first signal; Ctrl-C a second or more after it interrupts at once.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -66,7 +66,7 @@ class StopRequest:
             handler(self._number, None)
 
     def stop_if_asked(self) -> None:
-        """Raises KeyboardInterrupt if one was asked for: a good place to stop."""
+        """Raises KeyboardInterrupt if a signal came: call it where stopping is safe."""
         if self.asked:
             raise KeyboardInterrupt
 
@@ -83,9 +83,9 @@ class Interruptible:
     """Within it, the signals raise KeyboardInterrupt, and none is lost.
 
     Python drops what is raised in a destructor or a library's callback, with a traceback; here it is raised again a
-    moment later, at the end of the block at the latest. A library that tidies up what was left half done may fail
-    and make another error of it; it stays an interruption. Signals within a second of the first are taken for the
-    same one. ends: behind the block the signals are ignored, since nothing is left but the end of the process.
+    moment later, at the end of the block at the latest. A library that fails while cleaning up may turn it into another
+    error; it stays an interruption. Signals within a second of the first count as the same one. ends: after the block
+    signals are ignored, since the process is about to end.
     """
 
     def __init__(self, ends: bool = False) -> None:
@@ -104,7 +104,7 @@ class Interruptible:
             self._again.cancel()
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_IGN if self.ends else handler)
-        if not self.ends:  # else late destructors are quiet too
+        if not self.ends:  # else late destructors stay silent too
             sys.unraisablehook = self._hook
         if self.asked and (kind is None or _made_of_an_interruption(error)):
             raise KeyboardInterrupt
@@ -126,7 +126,8 @@ class Interruptible:
 
 
 def _made_of_an_interruption(error: BaseException | None) -> bool:
-    """Whether an error arose while a KeyboardInterrupt was on its way: a bug's kind, not a full disk or the user's."""
+    """Whether an error arose while a KeyboardInterrupt was being handled: a bug's kind, not a full disk or the user's.
+    """
     if error is None or isinstance(error, UserError | OSError | MemoryError | KeyboardInterrupt):
         return False
     while error := error.__cause__ or error.__context__:

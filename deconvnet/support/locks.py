@@ -1,4 +1,4 @@
-"""One command at a time may write a file or folder; whoever comes second is told who holds it."""
+"""One command at a time may write a file or folder; a second one is told who holds it."""
 
 import errno
 import json
@@ -19,17 +19,17 @@ from deconvnet.support.errors import UserError
 
 log = logging.getLogger(__name__)
 
-NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # what file systems without it answer
+NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # errors of file systems without it
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 DYING = 10.0  # seconds that the processes of a killed command may take to end
 
 
 @contextmanager
 def held(path: Path, wait: bool = False) -> Iterator[None]:
-    """Holds the lock of a file or folder, .NAME.lock beside it, which ends with the process, killed or not.
+    """Holds the lock of a file or folder, .NAME.lock beside it, released when the process ends, even if killed.
 
-    Raises UserError, which says who holds it, when it is held; wait: waits for it instead. Where the folder cannot be
-    written there is no lock: nothing can be spoilt there.
+    Raises UserError, which names the holder, if it is taken; wait: waits for it instead. In a read-only folder there is
+    no lock: nothing can be damaged there.
     """
     path = Path(path).resolve()
     place = path.with_name(f".{path.name}.lock")
@@ -48,7 +48,7 @@ def held(path: Path, wait: bool = False) -> Iterator[None]:
         yield
     finally:
         who.unlink(missing_ok=True)
-        if isinstance(lock, FileLock):  # while it is held; filelock sees that a file it waited for is gone
+        if isinstance(lock, FileLock):  # while held; filelock notices when a file it waited for is gone
             place.unlink(missing_ok=True)
         lock.release()
 
@@ -62,7 +62,7 @@ def _acquired(place: Path, path: Path, who: Path, wait: bool) -> BaseFileLock:
             raise
     log.warning("%s: this file system has no locks: if a command is killed by force there, remove %s", path.parent,
                 place)
-    if not place.stat().st_size:  # the attempt above left it; the marker of a soft lock names its holder
+    if not place.stat().st_size:  # left by the attempt above; a soft lock's file names its holder
         place.unlink()
     return _acquire(SoftFileLock(place, timeout=0), path, who, wait)
 
@@ -73,18 +73,18 @@ def _acquire(lock: BaseFileLock, path: Path, who: Path, wait: bool) -> BaseFileL
     except Timeout:
         holder, gone = _holder(who)
         if not wait and not gone:
-            raise UserError(f"{path}: in use by {holder}: wait for its end, or end it, and run again") from None
+            raise UserError(f"{path}: in use by {holder}: wait until it ends, or end it, and run again") from None
         if not gone:
-            log.info("%s: waits for %s", path, holder)
+            log.info("%s: waiting for %s", path, holder)
         try:
             lock.acquire(timeout=-1 if wait else DYING)
         except Timeout:
-            raise UserError(f"{path}: in use by what is left of {holder}") from None
+            raise UserError(f"{path}: in use by remaining processes of {holder}") from None
     return lock
 
 
 def _holder(who: Path) -> tuple[str, bool]:
-    """Who holds a lock, in words, and whether that process was killed, so that its workers are about to end too."""
+    """Who holds a lock, in words, and whether that process is gone, so that its workers are about to end too."""
     try:
         found = json.loads(who.read_text(encoding="utf-8"))
         gone = found["host"] == platform.node() and not is_running(found["process"])

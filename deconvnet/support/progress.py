@@ -1,4 +1,4 @@
-"""Progress bars: a line that moves on a terminal, a line now and then in a log file."""
+"""Progress bars: a moving line on a terminal, a line now and then in a log file."""
 
 import sys
 from collections.abc import Iterable
@@ -8,20 +8,20 @@ from tqdm import tqdm
 
 
 def progress(items: Iterable[Any] | None = None, **options: Any) -> "tqdm[Any]":
-    """tqdm with remaining time; where stderr is no terminal it prints a line every half minute."""
+    """tqdm with remaining time; if stderr is not a terminal it prints a line every half minute."""
     if sys.stderr.isatty():
         return tqdm(items, dynamic_ncols=True, mininterval=0.2, **options)
     return tqdm(items, mininterval=30, file=_Lines(sys.stderr), **options)
 
 
 class _Lines:
-    """Makes lines of what tqdm draws over itself by carriage returns."""
+    """Turns tqdm's redrawing by carriage returns into lines."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def write(self, text: str) -> None:
-        """Writes a bar as a line; leaves out what only moves the cursor or blanks a line."""
+        """Writes a bar as a line; skips what only moves the cursor or clears a line."""
         if text := text.strip("\r\n "):
             self.stream.write(f"{text}\n")
 
@@ -30,5 +30,5 @@ class _Lines:
         self.stream.flush()
 
     def isatty(self) -> bool:
-        """It is none."""
+        """It is not a terminal."""
         return False

@@ -1,4 +1,4 @@
-"""Work on many images, one part file each, so that an interrupted command goes on where it stopped."""
+"""Work on many images, one part file each, so that an interrupted command continues where it stopped."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -22,16 +22,17 @@ Arrays = dict[str, np.ndarray]
 
 def make_parts(folder: Path, image_ids: list[str], work: Callable[[str], Arrays], workers: int, on_error: str,
                description: str) -> list[str]:
-    """Calls `work(image_id)` for each image without a part yet; keeps its arrays in folder/ID.npz, written whole.
+    """Calls `work(image_id)` for each image without a part yet; keeps its arrays in folder/ID.npz, written completely
+    or not at all.
 
     work: picklable, sent to each worker once; raises UserError for an image that cannot be used. on_error: 'stop'
-    raises it, naming the image; 'skip' logs it at once and goes on. Returns the ids that have a part, in the order
-    given. Raises UserError when none has, LostWorker when a worker was killed.
+    raises it, naming the image; 'skip' logs it at once and continues. Returns the ids that have a part, in the given
+    order. Raises UserError if none has one, LostWorker if a worker was killed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [image_id for image_id in image_ids if not part_path(folder, image_id).exists()]
     if len(missing) < len(image_ids):
-        log.info("%s: %d of %d images are done already", description, len(image_ids) - len(missing), len(image_ids))
+        log.info("%s: %d of %d images are already done", description, len(image_ids) - len(missing), len(image_ids))
     skipped = set()
     with progress(total=len(missing), desc=description, unit="image") as bar:
         for image_id, error in _results(missing, work, folder, workers):
@@ -39,12 +40,12 @@ def make_parts(folder: Path, image_ids: list[str], work: Callable[[str], Arrays]
             if error is None:
                 continue
             if on_error == "stop":
-                hint = "" if isinstance(error, UnknownLabel) else "; --on-error skip leaves such images out"
+                hint = "" if isinstance(error, UnknownLabel) else "; --on-error skip skips such images"
                 raise UserError(f"{error} (image {image_id}{hint})")
-            log.warning("left out: %s (image %s)", error, image_id)
+            log.warning("skipped: %s (image %s)", error, image_id)
             skipped.add(image_id)
     if skipped:
-        log.warning("%s: %d images left out", description, len(skipped))
+        log.warning("%s: %d images skipped", description, len(skipped))
     if len(skipped) == len(image_ids):
         raise UserError(f"{description}: none of the {len(image_ids)} images could be used")
     return [image_id for image_id in image_ids if image_id not in skipped]
@@ -56,13 +57,13 @@ def part_path(folder: Path, image_id: str) -> Path:
 
 
 def write_part(folder: Path, image_id: str, arrays: Arrays) -> None:
-    """Writes an image's arrays whole."""
+    """Writes an image's arrays, completely or not at all."""
     with atomic_write(part_path(folder, image_id)) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # none is named as savez's option allow_pickle
 
 
 def read_part(folder: Path, image_id: str) -> Arrays:
-    """An image's arrays. Raises UserError when the part is damaged, as a crash of the machine may leave it."""
+    """An image's arrays. Raises UserError if the part is damaged, for example by a crash of the machine."""
     path = part_path(folder, image_id)
     try:
         with np.load(path, allow_pickle=False) as part:
@@ -72,7 +73,7 @@ def read_part(folder: Path, image_id: str) -> Arrays:
 
 
 def remove_parts(folder: Path) -> None:
-    """Removes the parts, once the file made of them is whole."""
+    """Removes the parts, once the file made from them is complete."""
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
@@ -80,7 +81,7 @@ def remove_parts(folder: Path) -> None:
 
 def _results(image_ids: list[str], work: Callable[[str], Arrays], folder: Path,
              workers: int) -> Iterator[tuple[str, UserError | None]]:
-    """(id, its error or None) as images are finished; a few jobs a worker are under way at any time."""
+    """(id, its error or None) as images are finished; a few jobs per worker are pending at any time."""
     if workers == 0:
         for image_id in image_ids:
             yield image_id, _one(image_id, work, folder)
@@ -116,7 +117,7 @@ _work_here: tuple[Callable[[str], Arrays], Path]  # a worker's own
 
 
 def _start_worker(work: Callable[[str], Arrays], folder: Path) -> None:
-    """Hands a process its work once: it may hold a split's proposals or an edge model, too much to send each time."""
+    """Gives a process its work once: it may hold a split's proposals or an edge model, too much to send each time."""
     global _work_here
     _work_here = work, folder
     cv2.setNumThreads(1)

@@ -1,4 +1,4 @@
-"""Processes that work for a command: signals sent to the whole process group are the command's alone to answer."""
+"""Worker processes of a command: only the command handles signals sent to the whole process group."""
 
 import multiprocessing
 import os
@@ -16,10 +16,11 @@ from deconvnet.support.interrupts import StopRequest, unseen
 
 
 class _Worker(BaseProcess):
-    """Mixed into a Process: Ctrl-C, SIGTERM and SIGHUP do not reach it; it ends with its parent, killed or not."""
+    """Mixin for a Process: Ctrl-C, SIGTERM and SIGHUP do not reach it; it ends with its parent, even if that is killed.
+    """
 
     def start(self) -> None:
-        with unseen():  # inherited, from before its first instruction on
+        with unseen():  # inherited, so in effect before its first instruction
             super().start()
 
     def run(self) -> None:
@@ -29,7 +30,7 @@ class _Worker(BaseProcess):
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed cannot end its workers, and they would wait for work for ever."""
+    """A killed parent cannot end its workers, and they would wait for work forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # this is a worker
     parent.join()
@@ -37,13 +38,14 @@ def _end_with_parent() -> None:
 
 
 def _unless_hung_up(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
-    """Python's thread that hands tensors on tells of an interrupted parent, which hung up, with a traceback."""
+    """Hides the traceback of Python's thread that passes tensors on when an interrupted parent closed the connection.
+    """
     if not isinstance(error, ConnectionError | EOFError):
         sys.__excepthook__(kind, error, where)
 
 
 class _ForkHandle(popen_fork.Popen):
-    terminate = popen_fork.Popen.kill  # by which pools and loaders end a process: no SIGTERM reaches it
+    terminate = popen_fork.Popen.kill  # pools and loaders end processes by it: SIGTERM does not reach them
 
 
 class _SpawnHandle(popen_spawn_posix.Popen):
@@ -67,40 +69,41 @@ class _SpawnWorkers(SpawnContext):
 
 
 def worker_context(method: str | None = None) -> BaseContext:
-    """How worker processes are started, for whoever takes a multiprocessing context.
+    """How worker processes are started, as a multiprocessing context.
 
     method: 'fork', 'spawn', or None for the platform's default.
     """
     if (method or multiprocessing.get_start_method()) == "fork":
         return _ForkWorkers()
-    with unseen():  # Python's process that clears semaphores away would end on SIGHUP
+    with unseen():  # Python's process that cleans up semaphores would end on SIGHUP
         resource_tracker.ensure_running()
     return _SpawnWorkers()
 
 
 class WorkerPool(ProcessPoolExecutor):
-    """A pool of such processes. (Spawned: a fork of a process in which torch or CUDA has threads may hang.)"""
+    """A pool of such processes. (Spawned: forking a process with torch or CUDA threads may hang.)"""
 
     def __init__(self, workers: int, **options: Any) -> None:
         super().__init__(workers, mp_context=worker_context("spawn"), **options)
 
     def submit(self, *job: Any, **options: Any) -> Future[Any]:
-        """As it was; an interruption between two lines of it would leave a pool that cannot be shut down."""
+        """As in the base class; an interruption in the middle of it would leave a pool that cannot be shut down."""
         with StopRequest():
             return super().submit(*job, **options)
 
 
-WORKERS_PER_CORE = 16  # at most; more than one is seldom of use
+WORKERS_PER_CORE = 16  # at most; more than one is seldom useful
 
 
 def default_workers() -> int:
-    """One worker a core."""
+    """One worker per core."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def check_workers(count: int, least: int) -> None:
-    """Raises UsageError for a number of processes that only costs memory. least: 0 where none means in this process."""
+    """Raises UsageError for a number of processes that would only cost memory. least: 0 if none means in this process.
+    """
     most = WORKERS_PER_CORE * default_workers()
     if not least <= count <= most:
         own = " (0: in this process)" if least == 0 else ""
-        raise UsageError(f"--workers {count}: expected {least}{own} to {most}, {WORKERS_PER_CORE} a core")
+        raise UsageError(f"--workers {count}: expected {least}{own} to {most}, {WORKERS_PER_CORE} per core")

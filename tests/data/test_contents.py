@@ -176,7 +176,7 @@ def test_build_proposals_makes_changed_images_again(own, change, caplog):
         changed = [name for name in FILES if everything(own / run / name) != before[name]]
         assert changed == [name for name in FILES if "train" in name and (change == "picture" or "windows" in name)]
         assert caplog.text.count("1 of its 4 images have changed since it was made, first train_000002") == len(changed)
-        assert caplog.text.count("3 of 4 images are done already") == len(changed)
+        assert caplog.text.count("3 of 4 images are already done") == len(changed)
         build(own, f"fresh-{run}", *more)
         for name in FILES:
             assert everything(own / run / name) == everything(own / f"fresh-{run}" / name), name

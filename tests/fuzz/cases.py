@@ -241,6 +241,6 @@ def _about_the_line(kind: Kind, line: str, target: Path, work: Path) -> list[str
         found.append(f"a line of {len(line)} characters: {line[:200]}")
     if kind.target and not any(name in line for name in (target.name, str(work), *kind.names)):
         found.append(f"names no file: {line}")
-    if "memory does not suffice" in line and not kind.name.startswith("set"):
+    if "out of memory (" in line and not kind.name.startswith("set"):
         found.append(f"more than {MEMORY >> 30} GB: {line}")
     return found

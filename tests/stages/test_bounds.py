@@ -186,7 +186,7 @@ def opencv_error() -> cv2.error:
 
 
 @pytest.mark.parametrize(("error", "words"), [
-    (MemoryError("Unable to allocate 8.00 GiB"), ("memory does not suffice", "8.00 GiB", "train.micro_batch")),
+    (MemoryError("Unable to allocate 8.00 GiB"), ("out of memory", "8.00 GiB", "train.micro_batch")),
     (opencv_error, ("ssize.empty", "OpenCV's resize")),
     (RuntimeError("several\nlines"), ("RuntimeError: several lines",)),
 ])
@@ -203,7 +203,7 @@ def no_memory(_: str) -> dict[str, np.ndarray]:
 
 
 def test_what_a_proposing_process_raises_names_the_image(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"memory does not suffice.*\(image one;"):
+    with pytest.raises(UserError, match=r"out of memory.*\(image one;"):
         make_parts(tmp_path / "parts", ["one"], no_memory, 0, "stop", "test")
 
 
@@ -224,12 +224,12 @@ def too_deep() -> Exception:
 
 
 @pytest.mark.parametrize(("error", "words"), [
-    (torch_error(), ("memory does not suffice", "network.width")),
-    (MemoryError(), ("memory does not suffice", "--workers")),
+    (torch_error(), ("out of memory", "network.width")),
+    (MemoryError(), ("out of memory", "--workers")),
     (too_deep(), ("nested too deeply",)),
     (opencv_error, ("!ssize.empty() in OpenCV's resize",)),
     (ValueError("x" * 5000), ("ValueError: xxx", "...")),
-    (ValueError(), ("ValueError: no more is known",)),
+    (ValueError(), ("ValueError: no details",)),
     (UserError(f"a.h5: format version {'[' * 5000}, this\nprogram"), ("a.h5: format", "[[[...[[[", "this program")),
 ])
 def test_every_error_is_a_short_line(error: Exception, words: tuple[str, ...]) -> None:

@@ -202,7 +202,7 @@ def test_killed_and_run_again_is_as_if_never_killed(stage_folder: str, whole: Pa
     assert kept and process.returncode == -signal.SIGKILL
     result = build(run, "--materialize", "--workers", 0)
     assert result.returncode == 0, result.stderr
-    assert f"{len(kept)} of {TRAIN} images are done already" in result.stderr
+    assert f"{len(kept)} of {TRAIN} images are already done" in result.stderr
     same(run, whole)
 
 
@@ -275,7 +275,7 @@ def test_an_image_that_cannot_be_read(whole: Path, own_voc: Path, tmp_path: Path
 
     result = build(skipped, *arguments, "--on-error", "skip")
     assert result.returncode == 0, result.stderr
-    assert f"left out: {path}" in result.stderr and "1 images left out" in result.stderr
+    assert f"skipped: {path}" in result.stderr and "1 images skipped" in result.stderr
     left = [f"train_{index:06d}" for index in range(TRAIN) if index != 3]
     for name in ("proposals/train.h5", "windows/stage2-train.h5", "windows/stage1-train.h5"):
         with h5py.File(skipped / name) as file:
@@ -296,7 +296,7 @@ def test_an_image_that_cannot_be_read(whole: Path, own_voc: Path, tmp_path: Path
 
     path.write_bytes(content)  # mended
     result = build(stopped, *arguments)
-    assert result.returncode == 0 and "3 of 6 images are done already" in result.stderr, result.stderr
+    assert result.returncode == 0 and "3 of 6 images are already done" in result.stderr, result.stderr
     same(stopped, whole, [name for name in FILES if "train" in name])
 
 
@@ -392,7 +392,7 @@ def test_no_room_for_the_file(whole: Path, voc_root: Path, tmp_path: Path) -> No
     refused(result, 1, "disk is full")
     assert len(some_parts(run)) == TRAIN and not list(run.rglob("*.h5"))
     result = build(run, *arguments)
-    assert result.returncode == 0 and f"{TRAIN} of {TRAIN} images are done already" in result.stderr, result.stderr
+    assert result.returncode == 0 and f"{TRAIN} of {TRAIN} images are already done" in result.stderr, result.stderr
     same(run, whole, ["proposals/train.h5"])
 
 
@@ -420,5 +420,5 @@ def test_the_disk_is_full(workers: int, whole: Path, voc_root: Path, small_disk:
     filler.unlink()
     subprocess.run(["mount", "-o", "remount,size=4m", small_disk], check=True)
     result = build(run, *arguments)
-    assert result.returncode == 0 and f"{kept} of {TRAIN} images are done already" in result.stderr, result.stderr
+    assert result.returncode == 0 and f"{kept} of {TRAIN} images are already done" in result.stderr, result.stderr
     same(run, whole, ["proposals/train.h5"])

@@ -156,7 +156,7 @@ def test_a_source_that_was_made_anew(source, tmp_path, capsys):
     refused(capsys, command(train, new, "--stage", 1, "--resume"), "proposals.count is 40 here, but 9 in")
     save_recipe(load_recipe(source / "recipe.yaml"), tmp_path / "old" / "recipe.yaml")
 
-    refused(capsys, command(train, new, "--from", source, "--stage", 1), "was begun from", tmp_path / "old", source)
+    refused(capsys, command(train, new, "--from", source, "--stage", 1), "was started from", tmp_path / "old", source)
     (tmp_path / "old").rename(tmp_path / "moved")
     refused(capsys, command(train, new, "--stage", 1, "--resume"), tmp_path / "old", "was it moved?", "--from")
     assert command(train, new, "--from", tmp_path / "moved", "--stage", 1, "--resume", "--device", "cpu") == 0
@@ -175,7 +175,8 @@ def test_from_of_from(source, trained, tmp_path, capsys):
 
 def test_wrong_sources(source, trained, tmp_path, capsys):
     new = tmp_path / "new"
-    refused(capsys, command(train, new, "--from", tmp_path / "none", "--stage", 1), tmp_path / "none", "no run folder")
+    refused(capsys, command(train, new, "--from", tmp_path / "none", "--stage", 1), tmp_path / "none",
+            "no such run folder")
     refused(capsys, command(train, new, "--from", new, "--stage", 1), "leads back")
     for one, other in (("a", "b"), ("b", "a")):
         (tmp_path / one).mkdir()
@@ -193,7 +194,7 @@ def test_wrong_sources(source, trained, tmp_path, capsys):
 
 def test_another_recipe_of_a_run_is_told_of_from(source, capsys):
     refused(capsys, command(train, source, "--set", "solver.lr=0.5", "--stage", 1), "solver.lr = 0.1, not 0.5",
-            f"--from {source} begins one")
+            f"--from {source} starts one")
 
 
 # A longer training

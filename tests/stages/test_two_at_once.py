@@ -122,7 +122,7 @@ def test_a_set_that_another_command_makes_is_waited_for(tmp_path: Path, caplog: 
     with holder(tmp_path / "VOC2012") as first:
         subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.3); print()"], stdout=first.stdin)
         generate(tmp_path, train=1, val=1, seed=0, side=96)
-    assert f"VOC2012: waits for process {first.pid}" in caplog.text
+    assert f"VOC2012: waiting for process {first.pid}" in caplog.text
 
 
 def test_two_downloads_of_one_file(tmp_path: Path) -> None:

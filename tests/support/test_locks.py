@@ -75,7 +75,7 @@ def test_waiting(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         began = time.monotonic()
         with held(tmp_path / "set", wait=True):
             assert time.monotonic() - began > 0.3
-    assert f"waits for process {first.pid}" in caplog.text
+    assert f"waiting for process {first.pid}" in caplog.text
 
 
 def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
@@ -96,7 +96,7 @@ def test_where_nothing_can_be_written_nothing_is_locked(tmp_path: Path, monkeypa
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
 
     monkeypatch.setattr(filelock.FileLock, "acquire", refuses)
-    with pytest.raises(PermissionError), held(tmp_path / "stage1"):  # somebody else's lock file, say
+    with pytest.raises(PermissionError), held(tmp_path / "stage1"):  # another user's lock file, say
         raise AssertionError
     monkeypatch.setattr(os, "access", lambda *_: False)
     with held(tmp_path / "stage1"):

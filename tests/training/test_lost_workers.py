@@ -102,7 +102,7 @@ def test_a_killed_loading_process_costs_nothing(place: str, whole: Training, win
     else:
         lost.row = 2
         broken.examples.validation = lost
-    with pytest.raises(LostWorker, match=r"a loading process was killed \(.*\): most likely the memory ran out .* "
+    with pytest.raises(LostWorker, match=r"a loading process was killed \(.*\): most likely the machine ran out .* "
                                          r"\(--set train.workers=N\)"):
         broken.run()
     kept = torch.load(broken.last, weights_only=True)
@@ -181,7 +181,7 @@ def test_what_a_loading_process_raises_names_the_window(workers: int, error: Exc
     with pytest.raises(UserError) as told:
         list(load(failing, [(0, 3), (1, 4)], 2, workers))
     assert str(told.value).startswith("scene[3,0,39,36]: ") and "\n" not in str(told.value)
-    assert ("memory does not suffice" if isinstance(error, MemoryError) else "division by zero") in str(told.value)
+    assert ("out of memory" if isinstance(error, MemoryError) else "division by zero") in str(told.value)
 
 
 def test_windows_of_different_sizes_are_one_line(windows: Rows) -> None:
@@ -232,7 +232,7 @@ def test_infer_tells_of_a_killed_process(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(labelling, "CrfPool", Pool)
     found = labelling._labelled(SimpleNamespace(crf=True, crf_parameters=CrfParameters()), iter([]), 3)
     assert next(found)[0] == "a"
-    with pytest.raises(LostWorker, match=r"dense CRF of b: its process was killed: most likely the memory"):
+    with pytest.raises(LostWorker, match=r"dense CRF of b: its process was killed: most likely the machine ran out"):
         next(found)
 
 
