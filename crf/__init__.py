@@ -1,1 +1,1 @@
-"""The dense CRF. Knows nothing of torch or of files."""
+"""The dense CRF. Independent of torch and of files."""

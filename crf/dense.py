@@ -13,9 +13,9 @@ import numpy as np
 from pydensecrf import densecrf
 
 NORMALIZATIONS = {"symmetric": densecrf.NORMALIZE_SYMMETRIC, "none": densecrf.NO_NORMALIZATION}
-LEAST_PROBABILITY = float(np.finfo(np.float32).tiny)  # keeps -log finite, changes no other probability
+LEAST_PROBABILITY = float(np.finfo(np.float32).tiny)  # keeps -log finite without changing any other probability
 SUM_TOLERANCE = 1e-3
-MOST_NUMBERS = 2**31 - 1  # classes x height x width; beyond it pydensecrf writes elsewhere
+MOST_NUMBERS = 2**31 - 1  # classes x height x width; beyond it pydensecrf writes out of bounds
 
 
 @dataclass(frozen=True)
@@ -60,19 +60,19 @@ def dense_crf(image: np.ndarray, probabilities: np.ndarray, parameters: CrfParam
     count, height, width = probabilities.shape
     crf = densecrf.DenseCRF2D(width, height, count)
     crf.setUnaryEnergy(_unary(probabilities).reshape(count, height * width))
-    picture = np.array(image, order="C")  # a copy: pydensecrf takes no read-only and no strided array
+    picture = np.array(image, order="C")  # a copy: pydensecrf rejects read-only and strided arrays
     kernels = NORMALIZATIONS[parameters.normalization]
     crf.addPairwiseGaussian(sxy=parameters.gaussian_sxy, compat=parameters.gaussian_weight, normalization=kernels)
     crf.addPairwiseBilateral(sxy=parameters.bilateral_sxy, srgb=parameters.bilateral_srgb, rgbim=picture,
                              compat=parameters.bilateral_weight, normalization=kernels)
     posterior, *others = crf.startInference()
-    for _ in range(parameters.iterations):  # what crf.inference() does, but that would hold the unaries twice
+    for _ in range(parameters.iterations):  # as crf.inference() does, which would hold the unaries twice
         crf.stepInference(posterior, *others)
     return np.asarray(posterior).reshape(count, height, width)
 
 
 def _unary(probabilities: np.ndarray) -> np.ndarray:
-    """-log of the probabilities, in one array and no other of its size."""
+    """-log of the probabilities, without a second array of that size."""
     unary = np.clip(probabilities, LEAST_PROBABILITY, 1.0, out=np.empty(probabilities.shape, np.float32))
     np.log(unary, out=unary)
     return np.negative(unary, out=unary)

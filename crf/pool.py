@@ -1,4 +1,4 @@
-"""The dense CRF in several processes, beside a network that fills the jobs."""
+"""The dense CRF in several processes, while a network produces the jobs."""
 
 import multiprocessing
 from collections import deque
@@ -11,7 +11,7 @@ import numpy as np
 from crf.dense import CrfParameters, dense_crf
 
 PENDING_PER_WORKER = 2  # one at work, one waiting: no worker idles, and memory stays bounded
-PENDING_BYTES = 1 << 30  # of probabilities, when images are large: at work each takes some 12 times as much
+PENDING_BYTES = 1 << 30  # of probabilities, for large images: a running job takes about 12 times as much
 
 
 class CrfPool:
@@ -23,7 +23,7 @@ class CrfPool:
 
     def __init__(self, parameters: CrfParameters, workers: int,
                  make_executor: Callable[[int], Executor] | None = None) -> None:
-        """make_executor: makes the pool of so many processes, where they are to be of another kind than Python's."""
+        """make_executor: makes the pool for a number of processes, if other than Python's."""
         if workers < 1:
             raise ValueError(f"workers is {workers}; expected at least 1")
         self.parameters = parameters
@@ -34,7 +34,7 @@ class CrfPool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Drops the jobs that wait, lets those at work end (a second or so)."""
+        """Drops pending jobs, lets running ones finish (a second or so)."""
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def map(self, jobs: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
@@ -71,7 +71,7 @@ class CrfPool:
 
 
 def _spawning(workers: int) -> ProcessPoolExecutor:
-    """Processes that are spawned: a fork of a process in which torch or CUDA has threads may hang."""
+    """Spawned processes: forking a process with torch or CUDA threads may hang."""
     return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
 

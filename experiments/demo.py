@@ -1,7 +1,7 @@
 """The whole pipeline on generated images, small enough for two CPU cores: the README's commands, one after the other.
 
-Run again it goes on where it was, and repeats nothing that is whole. What it makes stays: the images in data/synthetic,
-everything else in the run folder.
+Run again, it continues where it stopped and repeats nothing that is complete. Its results stay: the images in
+data/synthetic, everything else in the run folder.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from experiments.table1 import evaluate_command, infer_command, paper_rows
 from stages.cli import ENDS_WITH, make_parser, run_command
 
 SPLIT, AGGREGATE = "val", "max"
-GRACE = 10  # seconds that an interrupted command has for tidying up
+GRACE = 10  # seconds that an interrupted command has to clean up
 
 
 def commands(run: Path, data: Path, recipe: str, size: tuple[str, ...] = ()) -> list[list[str]]:
@@ -71,7 +71,7 @@ def run_step(arguments: list[str]) -> None:
         raise
     if status:
         raise UserError(f"`{command}` ended with status {status}; see its message above, and run the demo again: it "
-                        "goes on from there")
+                        "continues from there")
     print(f"({duration(time.monotonic() - started)})", flush=True)
 
 
@@ -91,7 +91,7 @@ def duration(seconds: float) -> str:
 
 
 def demo(run: Path, data: Path, recipe: str, size: tuple[str, ...] = ()) -> None:
-    """Runs every step; says at the end what there is to see."""
+    """Runs every step; prints at the end where the results are."""
     started = time.monotonic()
     for step in commands(run, data, recipe, size):
         run_step(step)

@@ -68,7 +68,7 @@ def read_sheet(run: Path, recipe: Recipe, voc: SegmentationDataset, split: str, 
 
 
 def sheet(rows: list[SheetRow], classes: list[str], path: Path) -> None:
-    """Writes the sheet as PNG: an image a row, headings, ids at the left, the colours of the classes that occur."""
+    """Writes the sheet as PNG: one image per row, headings, ids at the left, the colours of the classes that occur."""
     headings = ["image", *rows[0].labels]
     tall = [CELL * min(1.0, row.image.shape[0] / row.image.shape[1]) for row in rows]
     occurring = sorted({int(label) for row in rows for labels in row.labels.values() for label in np.unique(labels)})

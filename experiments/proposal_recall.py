@@ -1,4 +1,4 @@
-"""Recall of object proposals: which share of the objects has a box that overlaps it enough.
+"""Recall of object proposals: the share of objects that a box overlaps enough.
 
 The gradient detector's scales and strength were chosen on 150 images of train.txt with their annotation boxes, none
 of them in instances.txt, where recall is reported.

@@ -23,10 +23,10 @@ class Record:
 
 
 def read_run(run: Path) -> Record:
-    """A run folder's record. Raises UsageError for a folder that is none, UserError for a damaged one."""
+    """A run folder's record. Raises UsageError if it is not a run folder, UserError for a damaged one."""
     for name in ("recipe.yaml", "run.json"):
         if not (run / name).is_file():
-            raise UsageError(f"{run / name}: no such file; expected a run folder, which stages.build_proposals begins")
+            raise UsageError(f"{run / name}: no such file; expected a run folder, which stages.build_proposals starts")
     data = read_json(run / "data.json", DataSet) if (run / "data.json").is_file() else None
     voc_root = Path(data.voc_root) if data else None
     recipe = load_recipe(run / "recipe.yaml", complete=True)

@@ -39,7 +39,7 @@ def describe_run(run: Path, record: Record) -> dict[str, str]:
         "Recipe": f"{recipe.name}, seed {recipe.seed}",
         "Data": f"{_images(record.voc_root)}, trained on {data.train_split}, validated on {data.val_split}, "
                 f"{len(data.classes)} classes",
-        "Proposals": f"{recipe.proposals.count} an image, edges: "
+        "Proposals": f"{recipe.proposals.count} per image, edges: "
                      f"{_edges(record.folder, data.val_split, data.train_split)}",
     }
     for stage in (1, 2):
@@ -55,7 +55,7 @@ def describe_run(run: Path, record: Record) -> dict[str, str]:
             text = _training(run / training.name, training.iterations, training.batch, training.examples)
             own = "" if spec.by_stage else f"width {about['width']:g}, canvas {about['canvas']}; "
             lines[f"Training, {training.title if spec.by_stage else training.name}"] = own + text
-    lines["Inference"] = (f"{infer.proposals} windows an image, outside a window: {infer.outside}, ensemble: "
+    lines["Inference"] = (f"{infer.proposals} windows per image, outside a window: {infer.outside}, ensemble: "
                           f"{infer.ensemble_rule}, CRF kernels: {recipe.crf.normalization} normalisation")
     made_with = record.made_with
     packages = ", ".join(f"{name} {number}" for name, number in made_with.packages.items())

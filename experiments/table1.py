@@ -47,7 +47,7 @@ class Result:
 
 
 def table_rows(aggregate: str, recipe: Recipe | None = None) -> list[Row]:
-    """FCN-8s, DeconvNet, DeconvNet+CRF, EDeconvNet, EDeconvNet+CRF; then the networks that the paper has not.
+    """FCN-8s, DeconvNet, DeconvNet+CRF, EDeconvNet, EDeconvNet+CRF; then the networks that the paper does not have.
 
     aggregate: max, sum or mean. recipe: the run's (default: the paper's), which says whether a network sees windows.
     """
@@ -129,7 +129,7 @@ def read_server_result(row: Row, path: Path) -> Result:
             lines = list(csv.DictReader(file))
         found = {line["class"].strip(): float(line["iou"]) for line in lines}
     except (KeyError, ValueError, TypeError, AttributeError, csv.Error):
-        raise UserError(f"{path}: expected CSV with the header class,iou and a number of percent a class") from None
+        raise UserError(f"{path}: expected CSV with the header class,iou and a percentage per class") from None
     wrong = sorted(set(VOC_CLASSES) ^ set(found))
     if wrong or len(lines) != len(found):
         raise UserError(f"{path}: expected one line for each of VOC's 21 classes; "

@@ -58,12 +58,12 @@ def main(options: argparse.Namespace) -> None:
         found = measure(options.voc_root, options.split, Path(folder))
     windows = found["windows_per_image"] * IMAGES
     proposing = found["seconds_proposals_per_image"]
-    print(f"{found['windows_per_image']:.1f} windows an image: {windows / 1e3:.0f} thousand for {IMAGES} images")
-    print(f"proposals: {proposing:.2f} s an image, {proposing * IMAGES / 3600:.1f} core hours in all")
+    print(f"{found['windows_per_image']:.1f} windows per image: {windows / 1e3:.0f} thousand for {IMAGES} images")
+    print(f"proposals: {proposing:.2f} s per image, {proposing * IMAGES / 3600:.1f} core hours in all")
     for way in ("cut", "kept"):
         size, read = found[f"bytes_per_window_{way}"], found[f"seconds_reading_per_window_{way}"]
-        print(f"{way:5} {size:9.0f} bytes a window, {size * windows / 1e9:7.2f} GB in all; "
-              f"read in {1e3 * read:5.2f} ms, {1 / read:5.0f} a second and core")
+        print(f"{way:5} {size:9.0f} bytes per window, {size * windows / 1e9:7.2f} GB in all; "
+              f"read in {1e3 * read:5.2f} ms, {1 / read:5.0f} per second and core")
     ratio = found["seconds_reading_per_window_cut"] / found["seconds_reading_per_window_kept"]
     print(f"cutting while training takes {ratio:.1f} times as long as reading a kept crop")
     if options.out:

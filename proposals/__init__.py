@@ -1,1 +1,1 @@
-"""Proposal sources, edge detectors, and the HDF5 files of proposals and windows. Knows nothing of torch."""
+"""Proposal sources, edge detectors, and the HDF5 files of proposals and windows. Independent of torch."""

@@ -28,12 +28,12 @@ from proposals.sources import ProposalSource, make_source
 log = logging.getLogger(__name__)
 
 
-MASKS_LOOKED_AT = 100  # of a split, before the work begins
+MASKS_LOOKED_AT = 100  # per split, before the work starts
 
 
 @dataclass
 class ProposalWork:
-    """The proposals of one image; picklable, so that worker processes can do it, each with its own source."""
+    """The proposals of one image; picklable, so that worker processes can do it, each with its own proposal source."""
 
     voc: SegmentationDataset | None  # None: only propose() is called
     recipe: Recipe
@@ -46,7 +46,7 @@ class ProposalWork:
 
     @property
     def edges(self) -> str:
-        """The edge detector's name, as logs and files tell it; "none (SOURCE)" for a source without one."""
+        """The edge detector's name, as in logs and files; "none (SOURCE)" for a source without one."""
         return str(self.shaped_by().get("edges", f"none ({self.recipe.proposals.source})"))
 
     def __getstate__(self) -> dict[str, object]:
@@ -63,20 +63,20 @@ class ProposalWork:
         return self.source(image)
 
     def shaped_by(self) -> dict[str, object]:
-        """All that decides what boxes are found."""
+        """Everything that determines which boxes are found."""
         return self.source.shaped_by()
 
 
 @dataclass
 class WindowWork:
-    """The windows of one image, cut and encoded when asked for; picklable."""
+    """The windows of one image, with encoded crops on request; picklable."""
 
     voc: SegmentationDataset
     recipe: Recipe
     stage: int
     materialize: bool
     proposals: Path | None
-    spans: dict[str, slice]  # where each image's rows are in that file: all of them are too much for every worker
+    spans: dict[str, slice]  # each image's rows in that file: all of them would be too much for every worker
 
     def __call__(self, image_id: str) -> Arrays:
         keys = self.recipe.windows
@@ -112,7 +112,7 @@ def _encode(array: np.ndarray, kind: str) -> np.ndarray:
 
 
 def build_proposals(run: RunFolder, split: str, model: Path | None, workers: int, on_error: str) -> None:
-    """Writes run/proposals/SPLIT.h5, unless it is there whole."""
+    """Writes run/proposals/SPLIT.h5, unless it is complete already."""
     voc = run.voc()
     work = ProposalWork(voc, run.recipe, model)
     attributes = {"format": "proposals", "edges": work.edges, "opencv": cv2.__version__}
@@ -122,7 +122,7 @@ def build_proposals(run: RunFolder, split: str, model: Path | None, workers: int
 
 
 def warn_of_other_edges(run: RunFolder, name: str) -> None:
-    """Says it loudly when the run's proposals so far come from another edge detector than `name`."""
+    """Warns if the run's existing proposals come from another edge detector than `name`."""
     folders = [folder / "proposals" for folder in (run.root, *run.sources)]
     for path in [path for folder in folders for path in sorted(folder.glob("[!.]*.h5"))]:  # not a killed one's .part.h5
         made = read_outline(path, "proposals").attributes["edges"]
@@ -132,7 +132,7 @@ def warn_of_other_edges(run: RunFolder, name: str) -> None:
 
 
 def build_windows(run: RunFolder, split: str, stage: int, materialize: bool, workers: int, on_error: str) -> None:
-    """Writes run/windows/stageN-SPLIT.h5, unless it is there whole. Stage 2 reads the split's proposals."""
+    """Writes run/windows/stageN-SPLIT.h5, unless it is complete already. Stage 2 reads the split's proposals."""
     voc = run.voc()
     proposals = read_rows(run.proposals(split), "proposals", voc.fingerprint(split)) if stage == 2 else None
     path, spans = None, {}
@@ -144,7 +144,7 @@ def build_windows(run: RunFolder, split: str, stage: int, materialize: bool, wor
     if proposals:
         shaped_by |= proposals.attributes["shaped_by"]
     attributes = {"format": "windows", "stage": stage}
-    ids = proposals.image_ids if proposals else None  # an image that was left out there is left out here
+    ids = proposals.image_ids if proposals else None  # an image skipped there is skipped here
     _build(run, run.windows(stage, split), split, work, attributes, shaped_by, workers, on_error, ids)
 
 
@@ -155,14 +155,14 @@ def _build(run: RunFolder, path: Path, split: str, work: Callable[[str], Arrays]
     kind = attributes["format"]
     token = hashlib.sha256(json.dumps([fingerprint, shaped_by], sort_keys=True).encode()).hexdigest()[:12]
     parts = path.parent / f".{path.stem}-{token}.parts"  # parts of other settings are never mixed in
-    own = path.is_relative_to(run.root)  # else the run's that this one was begun from: nothing is to be written there
+    own = path.is_relative_to(run.root)  # else it belongs to the run that this one was started from: read only
     if own:
         remove_leftovers(path.parent)
     existing = _existing(run, path, kind, fingerprint, shaped_by)
     changed = changed_images(run, existing) if existing else {}
     if existing and not changed:
-        log.info("%s: whole already, %d rows", path, existing.first[-1])
-        if own and parts.exists():  # it was killed while it removed them
+        log.info("%s: already complete, %d rows", path, existing.first[-1])
+        if own and parts.exists():  # it was killed while removing them
             remove_parts(parts)
         return
     if existing and changed and not own:
@@ -182,7 +182,7 @@ def _build(run: RunFolder, path: Path, split: str, work: Callable[[str], Arrays]
 
 
 def _existing(run: RunFolder, path: Path, kind: str, fingerprint: str, shaped_by: dict[str, Any]) -> Rows | None:
-    """The file that is there already. Raises UsageError for one that was made with other settings."""
+    """The existing file. Raises UsageError if it was made with other settings."""
     if not path.exists():
         return None
     existing = read_rows(path, kind, fingerprint)
@@ -190,15 +190,15 @@ def _existing(run: RunFolder, path: Path, kind: str, fingerprint: str, shaped_by
     made_by.pop("windows.balance", None)  # of earlier versions; it is the training's
     differs = [name for name in {**made_by, **shaped_by} if made_by.get(name) != shaped_by.get(name)]
     if differs:
-        advice = ("remove it to make it anew, or use another --run folder" if path.is_relative_to(run.root)
-                  else "begin a run without --from to make others")
+        advice = ("remove it to make it again, or use another --run folder" if path.is_relative_to(run.root)
+                  else "start a run without --from to make others")
         raise UsageError(f"{path}: was made with {differs[0]} = {made_by.get(differs[0])!r}, not "
                          f"{shaped_by.get(differs[0])!r}; {advice}")
     return existing
 
 
 def _begin_parts(parts: Path, hashes: dict[str, np.ndarray]) -> None:
-    """Keeps what the parts are made of beside them; removes those of images that changed since an earlier build."""
+    """Records what the parts are made from beside them; removes those of images that changed since an earlier build."""
     record = parts / "contents.json"
     before = read_json(record, PartsRecord).images if record.is_file() else {}
     now = {image_id: own.astype(str).tolist() for image_id, own in hashes.items()}
@@ -209,7 +209,7 @@ def _begin_parts(parts: Path, hashes: dict[str, np.ndarray]) -> None:
 
 
 def _keep_unchanged(existing: Rows, changed: dict[str, str], parts: Path) -> None:
-    """Takes a file apart of which some images have changed: the others need not be made again."""
+    """Splits a file into parts if some of its images have changed, so that the others need not be made again."""
     log.warning("%s: %d of its %d images have changed since it was made, first %s (%s): they are made again",
                 existing.path, len(changed), len(existing.image_ids), *next(iter(changed.items())))
     for image_id in existing.image_ids:
@@ -234,11 +234,11 @@ def _tell(path: Path, kind: str, split: str, classes: list[str]) -> None:
 
 
 def _check_some_masks(voc: SegmentationDataset, image_ids: list[str]) -> None:
-    """Raises UnknownLabel when some of the masks have labels that the class list has not."""
+    """Raises UnknownLabel if one of some masks has a label that is not in the class list."""
     for image_id in image_ids[::max(1, len(image_ids) // MASKS_LOOKED_AT)]:
         try:
             voc.read_mask(image_id)
         except UnknownLabel:
             raise
-        except UserError:  # a broken file: --on-error says what becomes of it
+        except UserError:  # a damaged file: --on-error decides
             continue

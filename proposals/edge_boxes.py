@@ -25,7 +25,7 @@ class EdgeBoxes:
         return propose(self.detector(image), keys.count, keys.alpha, keys.beta, keys.eta, keys.min_score)
 
     def shaped_by(self) -> dict[str, object]:
-        """See ProposalSource. Without proposals.source, so that the names of score maps that it shapes are as ever."""
+        """See ProposalSource. Without proposals.source, so that names of existing score maps stay valid."""
         keys = shaping(self.recipe, PROPOSALS)
         del keys["proposals.source"]
         return {"edges": self.detector.name, **keys}

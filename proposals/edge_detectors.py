@@ -1,7 +1,7 @@
-"""The edge detectors by the name that recipe key proposals.edges has for them.
+"""The edge detectors by their names in recipe key proposals.edges.
 
-A new one is a file of its own, an entry of EDGE_DETECTORS, and its name among that key's choices. What each must keep
-to is tested for every entry: tests/proposals/test_edge_detectors.py.
+A new one needs a file of its own, an entry in EDGE_DETECTORS, and its name among that key's choices. The requirements
+are tested for every entry in tests/proposals/test_edge_detectors.py.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class EdgeDetector(Protocol):
     def __call__(self, image: np.ndarray) -> EdgeMap: ...
 
 
-# Each is made from --edge-model's file, or None; raises UsageError where it needs one, UserError for one that is wrong.
+# Each is constructed from --edge-model's file or None; raises UsageError if it needs one, UserError for a wrong one.
 EDGE_DETECTORS: dict[str, Callable[[Path | None], EdgeDetector]] = {
     "structured": StructuredDetector,
     "gradient": lambda _: GradientDetector(),

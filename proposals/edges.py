@@ -1,7 +1,7 @@
 """Edge maps with orientation, thinned, as EdgeBoxes reads them.
 
 Two detectors: Dollar and Zitnick's structured forest (ICCV 2013), which is EdgeBoxes' own and needs a trained model
-file, and a colour gradient that needs nothing. Orientation and thinning are ours, the same for both: OpenCV has them
+file, and a colour gradient that needs no file. Orientation and thinning are ours, the same for both: OpenCV has them
 only on the structured-forest object.
 """
 
@@ -21,7 +21,7 @@ SCALES = (3.0, 6.0)  # px, Gaussian; chosen, as is FULL_STRENGTH, on training im
 FULL_STRENGTH = 100.0  # the colour step (Lab units) that counts as strength 1
 RIDGE_SMOOTHING = 2.0  # px, Gaussian, before a ridge's orientation is measured
 THINNING_RADIUS = 2  # px to either side, EdgeBoxes' own setting
-# What OpenCV's detector reads from a model's options, without a look at whether they are there.
+# What OpenCV's detector reads from a model's options, without checking that they exist.
 FOREST_SIZES = ("numberOfTrees", "numberOfTreesToEvaluate", "selfsimilarityGridSize", "stride", "shrinkNumber",
                 "patchSize", "patchInnerSize", "numberOfGradientOrientations")
 FOREST_RADII = ("gradientSmoothingRadius", "regFeatureSmoothingRadius", "ssFeatureSmoothingRadius",
@@ -59,7 +59,7 @@ class StructuredDetector:
     """OpenCV's structured forest with the model in a file (.yml or .yml.gz)."""
 
     def __init__(self, model: Path | None) -> None:
-        """Raises UsageError without a file, UserError for one that is no model."""
+        """Raises UsageError without a file, UserError for a file that is not a model."""
         if model is None:
             raise UsageError("proposals.edges=structured needs the structured-forest model file (model.yml.gz); "
                              "give its path, or set proposals.edges=gradient")
@@ -112,9 +112,9 @@ def thinned_edges(strength: np.ndarray, orientation: np.ndarray) -> EdgeMap:
 
 
 def _check_model(path: Path) -> None:
-    """Raises UserError for a file that is no structured forest, or only a part of one.
+    """Raises UserError for a file that is not a complete structured forest.
 
-    OpenCV's loader believes whatever it reads: a file that lacks a part of the forest kills the process.
+    OpenCV's loader checks nothing: a file with a missing part of the forest crashes the process.
     """
     if not path.is_file():
         raise UsageError(f"{path}: no such structured-forest model file")
@@ -132,19 +132,19 @@ def _check_model(path: Path) -> None:
 
 
 def _read_to_the_end(path: Path) -> None:
-    """Checks the length and sum at the end of a .gz file: OpenCV reads one that is cut as far as it goes."""
+    """Checks length and checksum of a .gz file: OpenCV reads a truncated one as far as it goes."""
     with gzip.open(path) as stream:
         while stream.read(1 << 20):
             pass
 
 
 def _missing_part(storage: cv2.FileStorage) -> str:
-    """What a forest in `storage` lacks, or ""."""
+    """The missing part of a forest in `storage`, or ""."""
     options = storage.getNode("options")
     for name in (*FOREST_SIZES, *FOREST_RADII):
         node = options.getNode(name) if options.isMap() else options
         if not node.isInt() or not int(name in FOREST_SIZES) <= node.real() <= MOST_OF_AN_OPTION:
-            return f"options.{name} is missing, or no whole number in its range"
+            return f"options.{name} is missing, or not a whole number in its range"
     trees = options.getNode("numberOfTrees")
     parts = {}
     for name in FOREST_PARTS:

@@ -1,4 +1,4 @@
-"""Boxes that know nothing of the image but its size: what a source that looks at the image has to be better than."""
+"""Boxes that depend only on the image's size: the baseline for sources that look at the image."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ class Grid:
         self.count = recipe.proposals.count
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See ProposalSource. The scores, 1, 1/2, 1/3, ..., tell the order and nothing else."""
+        """See ProposalSource. The scores, 1, 1/2, 1/3, ..., only give the order."""
         height, width = image.shape[:2]
         boxes = [box for scale in SCALES for ratio in RATIOS for box in _boxes(height, width, scale, ratio)]
         boxes = list(dict.fromkeys(boxes))[: self.count]  # in a small image several are rounded to the same

@@ -1,4 +1,4 @@
-"""The proposal sources by the name that recipe key proposals.source has for them.
+"""The proposal sources by their names in recipe key proposals.source.
 
 A new one is a file of its own, an entry of PROPOSAL_SOURCES, its name among that key's choices, and, where it has
 choices, a section of the recipe. What each must keep to is tested for every entry:
@@ -27,14 +27,15 @@ class ProposalSource(Protocol):
         """
 
     def shaped_by(self) -> dict[str, object]:
-        """All that decides what boxes are found, as JSON has it; other boxes in a file or a run are told by it.
+        """Everything that determines which boxes are found, as JSON values; it shows whether a file or run has other
+        boxes.
 
         It has "proposals.source", but for edge_boxes, whose files may be older than that key, and "edges", the edge
         detector's name, where there is one beneath.
         """
 
 
-# Each is made from the recipe and --edge-model's file, or None, in every process anew: it need not be picklable.
+# Each is constructed from the recipe and --edge-model's file or None, in every process: it need not be picklable.
 PROPOSAL_SOURCES: dict[str, Callable[[Recipe, Path | None], ProposalSource]] = {
     "edge_boxes": EdgeBoxes,
     "grid": Grid,

@@ -27,7 +27,7 @@ def _quietly(kind: type[BaseException], error: BaseException, trace: TracebackTy
     run_command ends it.
     """
     if issubclass(kind, KeyboardInterrupt):
-        print("interrupted; nothing was begun", file=sys.stderr)
+        print("interrupted; nothing was started", file=sys.stderr)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.raise_signal(signal.SIGINT)  # so that the shell sees 130
     sys.__excepthook__(kind, error, trace)

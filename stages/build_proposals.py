@@ -32,7 +32,7 @@ def main(options: argparse.Namespace) -> None:
 def _check_own(run: RunFolder) -> None:
     """Raises UserError when a command that began the run at the same moment wrote another recipe down."""
     if recipe_to_dict(load_recipe(run.root / "recipe.yaml", complete=True)) != recipe_to_dict(run.recipe):
-        raise UserError(f"{run.root / 'recipe.yaml'}: another command began this run just now, with another recipe: "
+        raise UserError(f"{run.root / 'recipe.yaml'}: another command just started this run with another recipe: "
                         "use another --run folder")
 
 
@@ -64,7 +64,7 @@ def parse() -> argparse.ArgumentParser:
     parser.add_argument("--edge-model", type=Path, metavar="FILE", help="OpenCV's structured-edge model, model.yml.gz")
     parser.add_argument("--materialize", action="store_true",
                         help="store the warped crops in the windows files, so that training needs nothing else")
-    parser.add_argument("--workers", type=int, default=default_workers(), help="processes (default: one a core)")
+    parser.add_argument("--workers", type=int, default=default_workers(), help="processes (default: one per core)")
     parser.add_argument("--on-error", choices=("stop", "skip"), default="stop",
                         help="what to do about an image that cannot be read (default: stop)")
     return parser

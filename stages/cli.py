@@ -41,7 +41,7 @@ def run_command(parser: argparse.ArgumentParser, command: Callable[[argparse.Nam
     SIGTERM (an ended job, as on a cluster) or SIGHUP (a closed terminal). arguments: None for those of this process,
     which then is to end with the status returned.
     """
-    sys.excepthook = sys.__excepthook__  # the imports are over: what is interrupted from here on was begun
+    sys.excepthook = sys.__excepthook__  # the imports are over: from here on an interruption stops started work
     options = parser.parse_args(arguments)
     logging.raiseExceptions = options.debug  # an interruption inside tqdm's lock would print a traceback
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr)
@@ -54,10 +54,10 @@ def run_command(parser: argparse.ArgumentParser, command: Callable[[argparse.Nam
             command(options)
         return 0
     except KeyboardInterrupt as stop:
-        _say(f"interrupted; {str(stop) or 'what was finished is kept: run the same command again to go on'}")
+        _say(f"interrupted; {str(stop) or 'what was finished is kept: run the same command again to continue'}")
         return INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone; nothing is left to be said
+        sys.stderr.close()  # nobody reads our output any more
         return 1
     except Exception as error:
         if options.debug:
@@ -95,8 +95,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                        help="change a recipe key; may repeat (`python -m stages.inspect recipe` lists the keys)")
     group.add_argument("--from", type=Path, dest="source", metavar="RUN",
-                       help="begin the run with another run's recipe (and --set), on that run's proposals and windows, "
-                            "which are read where they are")
+                       help="start the run with another run's recipe (and --set), on that run's proposals and windows, "
+                            "which are read in place")
     group.add_argument("--voc-root", type=Path, metavar="FOLDER",
                        help="VOC-layout folder (default: the run's own, else $DECONVNET_VOC_ROOT, else a synthetic set "
                             f"made in {SYNTHETIC})")

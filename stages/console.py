@@ -12,7 +12,7 @@ EXAMPLE = "deconvnet infer --run runs/voc --images photo.jpg --overlay --out lab
 
 
 def commands() -> dict[str, str]:
-    """The commands' names, and a line on what each does: the modules of this folder that have parse() and main()."""
+    """The commands' names, and one line on what each does: the modules of this folder that have parse() and main()."""
     found = {}
     for path in sorted(FOLDER.glob("*.py")):
         module = ast.parse(path.read_text(encoding="utf-8"))
@@ -46,4 +46,4 @@ def _help(known: dict[str, str]) -> str:
     lines = [f"  {name:{width}}  {what}" for name, what in known.items()]
     return "\n".join(["usage: deconvnet COMMAND [OPTIONS]", "", "Learning Deconvolution Network for Semantic "
                       "Segmentation (Noh, Hong, Han, ICCV 2015), reproduced.", "", "commands:", *lines, "",
-                      "`deconvnet COMMAND --help` tells its options.", "", "example:", f"  {EXAMPLE}"])
+                      "`deconvnet COMMAND --help` shows its options.", "", "example:", f"  {EXAMPLE}"])

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def main(options: argparse.Namespace) -> None:
-    """Fetches what was asked for, and says what to do by hand about what did not come."""
+    """Fetches the requested files, and says how to get the others by hand."""
     for name in options.items:
         if name not in REMOTES:
             raise UsageError(f"{name}: not one of {', '.join(REMOTES)}")
@@ -37,7 +37,7 @@ def main(options: argparse.Namespace) -> None:
         for name, remote in failed:
             print(f"{name}\n{describe(remote, options.to)}", file=sys.stderr)
         raise UserError(f"not fetched: {', '.join(remote.path for _, remote in failed)} (why, and what to put where: "
-                        "above); what came is kept")
+                        "above); downloaded parts are kept")
 
 
 def parse() -> argparse.ArgumentParser:
@@ -45,7 +45,7 @@ def parse() -> argparse.ArgumentParser:
     parser = make_parser(
         "stages.download",
         "Fetches the public files of a full reproduction: voc2012 (1.9 GB), sbd (1.3 GB), edges (OpenCV's structured "
-        "forest), vgg16 (2 files, 0.5 GB each). Goes on where it was cut, verifies checksums, unpacks. Without a "
+        "forest), vgg16 (2 files, 0.5 GB each). Resumes interrupted downloads, verifies checksums, unpacks. Without a "
         "network it says what to put where by hand.",
         "python -m stages.download voc2012 sbd --to data",
     )

@@ -74,7 +74,7 @@ def _evaluate(options: argparse.Namespace, voc: SegmentationDataset, image_ids: 
 
     confusion = score(voc, image_ids, options.predictions)
     if not confusion.counts[:, 1:].any():
-        log.warning("WARNING: every scored pixel is predicted %s: has the network learnt anything?", voc.classes[0])
+        log.warning("WARNING: every scored pixel is predicted %s: has the network learned anything?", voc.classes[0])
     print_table(confusion, subset)
     metrics = {"split": options.split, **confusion.summary()}
     if subset:
@@ -93,12 +93,13 @@ def parse() -> argparse.ArgumentParser:
         "python -m stages.evaluate --predictions runs/default/predictions/val/deconvnet-max-fcn-crf "
         "--voc-root data/synthetic/VOC2012 --split val",
     )
-    parser.add_argument("--predictions", type=Path, required=True, metavar="FOLDER", help="holds a PNG ID.png an image")
+    parser.add_argument("--predictions", type=Path, required=True, metavar="FOLDER",
+                        help="folder with one ID.png per image")
     parser.add_argument("--voc-root", type=Path, required=True, metavar="FOLDER", help="the VOC-layout folder")
     parser.add_argument("--split", default="val", help="split that was predicted (default: %(default)s)")
     parser.add_argument("--classes", type=Path, metavar="FILE",
-                        help="class names, one a line, background first (default: those that stages.infer wrote beside "
-                        "its predictions, else VOC's 21)")
+                        help="class names, one per line, background first (default: those that stages.infer wrote "
+                             "beside its predictions, else VOC's 21)")
     parser.add_argument("--subset-classes", metavar="NAME,NAME,...", help="also give the mean IoU of these classes")
     parser.add_argument("--comp6", type=Path, metavar="FILE.tgz",
                         help="also pack the predictions for the VOC server; a split without masks is only packed")

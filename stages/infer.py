@@ -66,12 +66,12 @@ def parse() -> argparse.ArgumentParser:
         parser.add_argument(f"--{partner}-weights", type=Path, metavar="FILE",
                             help=f"{NETWORK_SPECS[kind].title}'s{also} (default: the run's)")
     parser.add_argument("--edge-model", type=Path, metavar="FILE",
-                        help="structured-edge model, where no proposals file is at hand")
+                        help="structured-edge model, used if there is no proposals file")
     parser.add_argument("--overlay", action="store_true", help="write the labels blended with the image too")
     parser.add_argument("--out", type=Path, metavar="FOLDER",
-                        help="where label maps go, in a folder named after how they are made, deconvnet-max-crf say "
+                        help="where label maps go, in a folder named after the settings, for example deconvnet-max-crf "
                              "(default: in the run, predictions/SPLIT, or labelled for --images)")
-    parser.add_argument("--workers", type=int, default=default_workers(), help="CRF processes (default: one a core)")
+    parser.add_argument("--workers", type=int, default=default_workers(), help="CRF processes (default: one per core)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
     return parser
 

@@ -21,7 +21,7 @@ from deconvnet.support.errors import UsageError
 from deconvnet.training.checkpoint import load_checkpoint
 from stages.cli import make_parser, run_command
 
-LONG = 60  # characters of a value, before it is cut
+LONG = 60  # characters of a value before it is shortened
 
 
 def print_network(recipe: Recipe) -> None:
@@ -140,7 +140,7 @@ def print_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Non
 def _dataset(data: h5py.Dataset) -> tuple[str, str, str]:
     kind = data.dtype
     shape = " x ".join(f"{size:,}" for size in data.shape) or "one"
-    whole = data.size and data.id.get_storage_size() >= data.nbytes  # else a few bytes might claim to be terabytes
+    whole = data.size and data.id.get_storage_size() >= data.nbytes  # else a few bytes might declare terabytes
     if kind.kind in "iuf" and whole and data.ndim <= 2:  # rows; score maps would be long to read
         values = data[()]
         if np.isnan(values).all():
@@ -177,7 +177,7 @@ def main(options: argparse.Namespace) -> None:
         return
     path = Path(options.what)
     if options.recipe or options.set:
-        raise UsageError(f"{path}: a file tells its own recipe; --recipe and --set go with network and recipe")
+        raise UsageError(f"{path}: a file has its own recipe; --recipe and --set are for network and recipe")
     if not path.is_file():
         raise UsageError(f"{path}: no such file; expected network, recipe, or a file ({', '.join(PRINTERS)})")
     if path.suffix not in PRINTERS:

@@ -22,7 +22,7 @@ def parse() -> argparse.ArgumentParser:
     parser = make_parser(
         "stages.merge_sbd",
         "Merges SBD's labels into a VOC 2012 folder: SegmentationClassAug, SegmentationObjectAug, train_aug.txt (VOC's "
-        "train and every SBD image that is not in VOC's val) and trainval_aug.txt. Goes on where it was stopped.",
+        "train and every SBD image that is not in VOC's val) and trainval_aug.txt. Continues where it was stopped.",
         "python -m stages.merge_sbd --voc-root data/VOCdevkit/VOC2012 --sbd-root data/benchmark_RELEASE/dataset",
     )
     parser.add_argument("--voc-root", type=Path, required=True, metavar="VOC", help="the folder with JPEGImages")

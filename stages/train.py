@@ -41,10 +41,10 @@ def main(options: argparse.Namespace) -> None:
                 locks.enter_context(held(run.training(training.name)))
             train_all(run, trainings, options.vgg16, options.resume, device)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("what was finished is kept: the same command with --resume goes on") from None
+        raise KeyboardInterrupt("what was finished is kept: run the same command with --resume to continue") from None
     except torch.OutOfMemoryError:
-        raise UserError("the GPU's memory does not suffice: --set runtime.precision=bf16 takes less; so does a smaller "
-                        f"{trainings[-1].batch_section}.micro_batch in a new run folder, begun with --from {run.root}"
+        raise UserError("the GPU is out of memory: use --set runtime.precision=bf16, or a smaller "
+                        f"{trainings[-1].batch_section}.micro_batch in a new run folder, started with --from {run.root}"
                         ) from None
 
 
@@ -58,7 +58,7 @@ def parse() -> argparse.ArgumentParser:
                         help="fcn8s trains fcn32s and fcn16s first where the recipe's fcn.staged says so "
                              "(default: deconvnet)")
     parser.add_argument("--vgg16", type=Path, metavar="FILE", help="torchvision's VGG16 weights, to start from")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
     return parser
 

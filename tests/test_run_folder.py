@@ -206,7 +206,7 @@ def test_interrupted_while_it_imports(package):
                               capture_output=True, text=True)
         assert done.returncode == status
         assert ("Traceback" in done.stderr) == (raised == "ValueError")
-        assert raised == "ValueError" or done.stderr.splitlines() == ["interrupted; nothing was begun"]
+        assert raised == "ValueError" or done.stderr.splitlines() == ["interrupted; nothing was started"]
 
 
 FULL_DISK = """

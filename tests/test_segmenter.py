@@ -307,7 +307,7 @@ def test_weights_that_do_not_do(runs: dict[str, Path], case: Case, tmp_path: Pat
 def test_runs_and_choices_that_do_not_do(runs: dict[str, Path], tmp_path: Path) -> None:
     run = runs["paper"]
     for wrong, words in (
-        ({"run": tmp_path}, "no run here"), ({"model": "alexnet"}, "expected one of deconvnet, "),
+        ({"run": tmp_path}, "not a run folder"), ({"model": "alexnet"}, "expected one of deconvnet, "),
         ({"ensemble": "crf"}, "expected one of fcn, or none"), ({"model": "fcn32s"}, "no such weights"),
         ({"model": "fcn8s", "ensemble": "fcn"}, "fcn8s itself"), ({"aggregate": "least"}, "infer.aggregate"),
         ({"set": ["network.width=0.5"]}, "network.width"), ({"set": ["infer.none=1"]}, "unknown recipe key"),

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training needs to go on as if it had never stopped."""
+"""Checkpoints: everything a training needs to resume as if it had never stopped."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,7 +30,7 @@ RecipeValue = bool | int | float | str | list[int | float | str] | None
 
 
 class SgdState(Schema):
-    """What solver.ScheduledSgd goes on from; its load_state looks into it."""
+    """What solver.ScheduledSgd resumes from; checked in its load_state."""
 
     optimizer: dict[str, Any]
     rule: dict[str, Any]
@@ -84,7 +84,7 @@ def load_checkpoint(path: Path, recipe: Recipe | None, device: torch.device | st
 
     recipe: must agree with the checkpoint's in every key that shapes what is computed up to here, the
     sections of other networks apart; None: any. Raises UserError for a file that is missing, cut,
-    no checkpoint of this project, or of another recipe.
+    not a checkpoint of this project, or of another recipe.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")

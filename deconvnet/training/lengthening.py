@@ -1,4 +1,4 @@
-"""A longer train.iterations or fcn.iterations: what is written down, what is refused, what is no longer the newest.
+"""A longer train.iterations or fcn.iterations: what is recorded, what is rejected, what becomes outdated.
 
 The lengthened training is, bit for bit, the one that was as long from the start where its former end was a multiple of
 train.validate_every; else the validation at that end counts too, for best.pt and the plateau rule.
@@ -55,7 +55,7 @@ def start_name(run: RunFolder, start: Path, content: dict[str, Any]) -> str:
 
 
 def warn_of_older_start(run: RunFolder, spec: TrainingSpec, origin: str, start: Path) -> None:
-    """Says it loudly when the checkpoint that a training started from has gone on since. origin: the training's."""
+    """Warns if the checkpoint that a training started from has been trained further since. origin: the training's."""
     title = training_specs(run.recipe)[start.parent.name].title
     if not start.is_file() or not origin.startswith(f"{title}'s {start.name}, iteration"):
         return

@@ -21,7 +21,8 @@ Batch = tuple[Tensor, Tensor, Tensor]  # of examples: pictures, labels, rows
 
 def load(dataset: WindowCrops | ImageCanvases, items: Iterator[tuple[int, int]] | list[tuple[int, int]], size: int,
          workers: int) -> Generator[Batch, None, None]:
-    """Batches of pictures (uint8 N x 3 x S x S), labels (uint8 N x S x S) and rows, loaded by worker processes.
+    """Batches of pictures (uint8 N x 3 x S x S), labels (uint8 N x S x S) and dataset indices, loaded by worker
+    processes.
 
     The loader draws its workers' seeds from a generator of its own: drawing from the global one would make what
     follows depend on how often loaders were made, and a resumed training would differ. Raises the dataset's UserError;
@@ -65,7 +66,7 @@ def _next(batches: Iterator[Any]) -> list[Tensor] | UserError | None:
 class _ErrorsAsItems(Dataset[Example | UserError]):
     """Hands errors on as items: what is raised in a loading process, torch turns into a text of tracebacks.
 
-    An error that is no UserError (memory, OpenCV's) becomes one, which names the window.
+    Any other error (memory, OpenCV's) becomes a UserError that names the window.
     """
 
     def __init__(self, dataset: WindowCrops | ImageCanvases) -> None:

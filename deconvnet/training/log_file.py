@@ -95,9 +95,9 @@ class _LogFile:
                 lines, damaged = read_log(path)
             except UserError as error:
                 lines, damaged = [], []
-                log.warning("%s; begins anew", error)
+                log.warning("%s; starts over", error)
             if damaged:
-                log.warning("%s: damaged: %d lines are left out, line %d first", path, len(damaged), damaged[0])
+                log.warning("%s: damaged: %d lines are skipped, line %d first", path, len(damaged), damaged[0])
             kept = [line for line in lines if int(line["iteration"]) <= iteration]
         self.path = path
         with atomic_write(path) as temporary, temporary.open("w", newline="") as file:

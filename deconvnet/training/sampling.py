@@ -1,7 +1,7 @@
 """The order in which a training sees its examples, class balance included [P 6.1].
 
 What a training sees at position p (the p-th example since its start) depends on the seed and p alone, so a resumed
-training goes on with exactly the examples it would have seen.
+training continues with exactly the examples it would have seen.
 """
 
 from collections.abc import Iterator
@@ -10,10 +10,11 @@ import numpy as np
 
 
 def epoch_order(classes: np.ndarray, balance: str, seed: tuple[int, ...]) -> np.ndarray:
-    """The rows of one epoch in random order.
+    """The dataset indices of one epoch in random order.
 
-    classes: each row's class. balance 'repeat' [P 6.1]: the rows of each class, in random order, are repeated until
-    the class has as many as the most frequent one; so in an epoch a class's rows come equally often, give or take one.
+    classes: each example's class. balance 'repeat' [P 6.1]: the examples of each class, in random order, are repeated
+    until the class has as many as the most frequent one; so in an epoch all examples of a class occur equally often,
+    give or take one.
     """
     random = np.random.default_rng(list(seed))
     if balance == "none":
@@ -25,7 +26,7 @@ def epoch_order(classes: np.ndarray, balance: str, seed: tuple[int, ...]) -> np.
 
 def positions(classes: np.ndarray, balance: str, seed: tuple[int, ...], start: int,
               stop: int) -> Iterator[tuple[int, int]]:
-    """(position, row) for positions start .. stop - 1 of an endless sequence of epochs."""
+    """(position, index) for positions start .. stop - 1 of an endless sequence of epochs."""
     epoch, order = -1, np.empty(0, np.int64)
     length = len(epoch_order(classes, balance, (*seed, 0)))
     for position in range(start, stop):
@@ -36,7 +37,7 @@ def positions(classes: np.ndarray, balance: str, seed: tuple[int, ...], start: i
 
 
 class Batches:
-    """A batch sampler over given (position, row) pairs."""
+    """A batch sampler over given (position, index) pairs."""
 
     def __init__(self, items: Iterator[tuple[int, int]] | list[tuple[int, int]], size: int) -> None:
         self.items, self.size = items, size

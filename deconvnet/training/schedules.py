@@ -146,10 +146,10 @@ def _begin(training: Training, resume: bool) -> bool:
         raise UserError(f"{training.last}: a folder; expected a checkpoint: put that back, or remove the folder")
     if not training.last.is_file():
         if resume:
-            log.info("%s: no checkpoint yet, starts anew", training.last)
+            log.info("%s: no checkpoint yet, starts from the beginning", training.last)
         return False
     if not resume:
-        raise UsageError(f"{training.last}: there is a checkpoint already: --resume goes on from it; to start anew, "
+        raise UsageError(f"{training.last}: there is a checkpoint already: --resume continues from it; to start over, "
                          f"remove {training.folder} or use another --run folder")
     training.resume()
     return True

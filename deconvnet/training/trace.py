@@ -109,7 +109,7 @@ class Trace:
         self.write()
 
     def drawn(self, order: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-        """Hands on (position, row) pairs, and notes the first positions."""
+        """Passes on (position, index) pairs, and records the first positions."""
         for position, row in order:
             if self._wanted:
                 self._wanted -= 1
@@ -168,5 +168,5 @@ class Trace:
         try:
             return read_json(self.path, TraceRecord).starts
         except UserError:  # no reason not to train on
-            log.warning("%s: damaged; begins anew, what it told of the training so far is lost", self.path)
+            log.warning("%s: damaged; starts over, its record of the training so far is lost", self.path)
             return []

@@ -39,7 +39,7 @@ class Examples:
 
     training: WindowCrops | ImageCanvases
     validation: WindowCrops | ImageCanvases
-    order: Callable[[int, int], Iterator[tuple[int, int]]]  # positions start .. stop - 1 with their rows
+    order: Callable[[int, int], Iterator[tuple[int, int]]]  # positions start .. stop - 1 with their dataset indices
     validation_rows: np.ndarray
     made_of: str = ""  # tells them from others under the same names; empty: they are not compared
 
@@ -93,7 +93,7 @@ class Training:
                             f"{self.plan.iterations}: set as many or more, or use another --run folder")
         if content.get("examples") and self.examples.made_of not in ("", content["examples"]):
             raise UserError(f"{self.last}: began on other windows or images than there are now (changed, or made "
-                            f"again): remove {self.folder} to begin anew, or use another --run folder")
+                            f"again): remove {self.folder} to start over, or use another --run folder")
         load_into(self.model, content["model"], self.model.state_dict(), str(self.last))
         try:
             if content["position"] != content["iteration"] * self.plan.batch:
@@ -104,15 +104,16 @@ class Training:
                 torch.cuda.set_rng_state(content["random_cuda"].cpu(), self.device)
         except (ValueError, RuntimeError, TypeError) as error:  # torch's for random states are of the latter two
             raise UserError(f"{self.last}: damaged: {' '.join(str(error).split())}; remove it: the training then "
-                            "begins anew") from None
+                            "starts over") from None
         self.iteration, self.best, self.origin = content["iteration"], content["best"], content["origin"]
         self.start_file = self.last
         self.since = _Running(**(content.get("since") or {}))
         self.unvalidated = content.get("unvalidated", False)
-        log.info("%s: goes on at iteration %d", self.plan.name, self.iteration)
+        log.info("%s: resumes at iteration %d", self.plan.name, self.iteration)
         for name, (before, now) in recipe_difference(content["recipe"], recipe_to_dict(self.recipe)).items():
             if name.startswith("runtime."):
-                log.warning("%s: began with %s = %r, goes on with %r: --set %s=%s goes on as it began", self.plan.name,
+                log.warning("%s: started with %s = %r, resumes with %r: --set %s=%s resumes as it "
+                            "started", self.plan.name,
                             name, before, now, name, str(before).lower())
 
     def run(self) -> None:

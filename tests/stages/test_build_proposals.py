@@ -147,7 +147,7 @@ def test_crops_in_the_file_equal_those_cut_while_training(whole: Path, voc_root:
 def test_the_second_time_all_is_there(whole: Path) -> None:
     before = {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in whole.rglob("*.h5")}
     result = build(whole, "--materialize", "--workers", 0)
-    assert result.returncode == 0 and result.stderr.count("whole already") == len(FILES), result.stderr
+    assert result.returncode == 0 and result.stderr.count("already complete") == len(FILES), result.stderr
     assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in whole.rglob("*.h5")} == before
 
 
@@ -289,7 +289,7 @@ def test_an_image_that_cannot_be_read(whole: Path, own_voc: Path, tmp_path: Path
     listed = names.read_text()
     names.write_text("".join(f"{name}\n" for name in left))  # as docs/own_data.md says: it leaves the list too
     result = build(skipped, *arguments)
-    assert result.returncode == 0 and result.stderr.count("whole already") == 3, result.stderr
+    assert result.returncode == 0 and result.stderr.count("already complete") == 3, result.stderr
     names.write_text("".join(f"{name}\n" for name in left[1:]))
     refused(build(skipped, *arguments), 1, "made for another data set, split list")
     names.write_text(listed)

@@ -141,7 +141,7 @@ def test_a_damaged_log_is_mended_and_does_not_stop_a_training(damage: str, train
     again = make_training(tmp_path, windows, small_recipe(), 6)
     again.resume()
     again.run()
-    assert "log.csv: damaged: 1 lines are left out, line 3 first" in caplog.text
+    assert "log.csv: damaged: 1 lines are skipped, line 3 first" in caplog.text
     assert [line["iteration"] for line in log_lines(tmp_path / "log.csv")] == ["2", "4", "6"]
 
 

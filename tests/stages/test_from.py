@@ -117,14 +117,14 @@ def test_the_report_tells_of_the_windows_used(source, tmp_path, capsys):
         rows = len(file["class_index"])
     out = capsys.readouterr().out
     assert f"Windows, stage 2: {rows} from 4 images, balanced: none" in out
-    assert "Proposals: 40 an image, edges: gradient-v1" in out
+    assert "Proposals: 40 per image, edges: gradient-v1" in out
 
 
 def test_build_proposals_makes_what_the_source_lacks(source, tmp_path, capsys, caplog):
     caplog.set_level(logging.INFO)
     before, new = files(source), tmp_path / "new"
     assert command(build_proposals, new, "--from", source, "--set", "seed=3", "--workers", 0) == 0
-    assert caplog.text.count("whole already") == 6 and not list(new.rglob("*.h5"))
+    assert caplog.text.count("already complete") == 6 and not list(new.rglob("*.h5"))
     capsys.readouterr()
     refused(capsys, command(build_proposals, new, "--materialize", "--workers", 0), source / "windows/stage1-train.h5",
             "materialize", "without --from")
@@ -184,8 +184,8 @@ def test_wrong_sources(source, trained, tmp_path, capsys):
         (tmp_path / one / "run.json").write_text(json.dumps({"from": str(tmp_path / other)}))
     refused(capsys, command(train, tmp_path / "a", "--stage", 1), "leads back")
     shutil.copytree(source, tmp_path / "own")
-    refused(capsys, command(train, tmp_path / "own", "--from", trained, "--stage", 1), "begun on proposals and windows "
-            "of its own")
+    refused(capsys, command(train, tmp_path / "own", "--from", trained, "--stage", 1), "started on proposals and "
+            "windows of its own")
     assert not new.exists()
     (tmp_path / "own" / "run.json").write_text('{"from": 3}')
     assert command(train, tmp_path / "own", "--stage", 1) == 1
@@ -238,7 +238,7 @@ def test_fewer_than_are_done(trained, tmp_path, capsys):
     for stage, iterations in ((1, "[7,8]"), (2, "[7,9]")):
         refused(capsys, longer(run, iterations, "--stage", stage, "--resume"), "train.iterations gives stage 1 7",
                 "8 are done")
-    refused(capsys, longer(run, "[12,8]", "--stage", 1), "--resume goes on")
+    refused(capsys, longer(run, "[12,8]", "--stage", 1), "--resume continues")
     assert differences(run, trained) == {}
     save_recipe(load_recipe(trained / "recipe.yaml", ["train.iterations=[7,8]"]), run / "recipe.yaml")  # by hand
     assert command(train, run, "--stage", 1, "--resume", "--device", "cpu") == 1

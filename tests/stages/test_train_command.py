@@ -135,7 +135,7 @@ def test_killed_and_resumed_as_if_never_stopped(built, tmp_path, monkeypatch):
             os.killpg(process.pid, number)
         _, errors = process.communicate(timeout=600)
         assert process.returncode == 130, errors
-        assert errors.rstrip().endswith("the same command with --resume goes on") and "Traceback" not in errors
+        assert errors.rstrip().endswith("run the same command with --resume to continue") and "Traceback" not in errors
         kept = torch.load(broken / "stage1" / "last.pt", weights_only=True)
         assert 20 <= kept["iteration"] < ITERATIONS  # the iteration at work was finished and kept
         assert here("--run", broken, "--stage", "2") == 2  # not from half a stage 1
@@ -167,7 +167,7 @@ def test_an_existing_checkpoint_is_not_overwritten(built, tmp_path, capsys):
     (folder / "stage1").mkdir()
     (folder / "stage1" / "last.pt").write_text("precious")
     assert here("--run", folder, "--stage", "1") == 2
-    assert "there is a checkpoint already: --resume goes on from it" in capsys.readouterr().err
+    assert "there is a checkpoint already: --resume continues from it" in capsys.readouterr().err
     assert (folder / "stage1" / "last.pt").read_text() == "precious"
     assert here("--run", folder, "--stage", "1", "--resume") == 1
     assert "last.pt: not a checkpoint" in capsys.readouterr().err

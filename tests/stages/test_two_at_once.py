@@ -113,7 +113,7 @@ def test_two_that_begin_a_run_at_once(run: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(build_proposals, "held", overtaken)
     assert run_command(build_proposals.parse(), build, ["--run", str(run), "--workers", "0"]) == 1
-    assert "another command began this run just now, with another recipe" in capsys.readouterr().err
+    assert "another command just started this run with another recipe" in capsys.readouterr().err
     assert not (run / "proposals").exists()
 
 

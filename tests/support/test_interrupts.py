@@ -272,7 +272,7 @@ def test_a_command_ends_with_one_line_and_130(number: int) -> None:
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors == "interrupted; what was finished is kept: run the same command again to go on\n"
+    assert errors == "interrupted; what was finished is kept: run the same command again to continue\n"
 
 
 @pytest.mark.parametrize(("seconds", "awaited", "ignored"), [(0, "over", None), (1, "began", signal.SIGHUP)])

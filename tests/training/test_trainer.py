@@ -365,5 +365,5 @@ def test_going_on_in_other_arithmetic_is_told(tmp_path, windows, caplog):
     make_training(tmp_path, windows, small_recipe("runtime.precision=bf16"), 1).run()
     again = make_training(tmp_path, windows, small_recipe(), 2)
     again.resume()
-    assert "began with runtime.precision = 'bf16', goes on with 'fp32'" in caplog.text
-    assert "--set runtime.precision=bf16 goes on as it began" in caplog.text
+    assert "started with runtime.precision = 'bf16', resumes with 'fp32'" in caplog.text
+    assert "--set runtime.precision=bf16 resumes as it started" in caplog.text
