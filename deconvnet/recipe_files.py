@@ -42,6 +42,9 @@ def load_recipe(name: str | Path, overrides: list[str] | tuple[str, ...] = (), c
     if not isinstance(loaded, DictConfig):
         raise UsageError(f"{path}: expected `key: value` lines")
     version = loaded.pop("version", 1)
+    if type(version) is not int or not 1 <= version <= VERSION:
+        raise UsageError(f"{path}: version is {short(version)}; expected 1 to {VERSION}: is the recipe from a newer "
+                         "version of this program?")
     if complete:
         expected = {name for name, (_, item) in recipe_keys().items() if item.metadata["added"] <= version}
         lost = expected - set(_dotted(OmegaConf.to_container(loaded)))

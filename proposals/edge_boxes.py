@@ -25,10 +25,8 @@ class EdgeBoxes:
         return propose(self.detector(image), keys.count, keys.alpha, keys.beta, keys.eta, keys.min_score)
 
     def shaped_by(self) -> dict[str, object]:
-        """See ProposalSource. Without proposals.source, so that names of existing score maps stay valid."""
-        keys = shaping(self.recipe, PROPOSALS)
-        del keys["proposals.source"]
-        return {"edges": self.detector.name, **keys}
+        """See ProposalSource."""
+        return {"edges": self.detector.name, **shaping(self.recipe, PROPOSALS)}
 
 
 def propose(edge_map: EdgeMap, count: int, alpha: float, beta: float, eta: float,

@@ -30,8 +30,7 @@ class ProposalSource(Protocol):
         """Everything that determines which boxes are found, as JSON values; it shows whether a file or run has other
         boxes.
 
-        It has "proposals.source", but for edge_boxes, whose files may be older than that key, and "edges", the edge
-        detector's name, where there is one beneath.
+        It has "proposals.source" and, where there is one beneath, "edges", the edge detector's name.
         """
 
 

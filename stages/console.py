@@ -1,5 +1,6 @@
 """The command `deconvnet`: `deconvnet infer ...` is `python -m stages.infer ...`; each command is imported alone."""
 
+import argparse
 import ast
 import importlib
 import sys
@@ -24,16 +25,9 @@ def commands() -> dict[str, str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the command that is named first; its exit status, 2 for one that there is not."""
+    """Runs the command that is named first; its exit status. Exits with 2 where none of this name exists."""
     given = sys.argv[1:] if arguments is None else arguments
-    known = commands()
-    if not given or given[0] in ("-h", "--help"):
-        print(_help(known))
-        return 0 if given else 2
-    name = given[0]
-    if name not in known:
-        print(f"error: deconvnet {name}: no such command; expected one of {', '.join(known)}", file=sys.stderr)
-        return 2
+    name = _parser().parse_args(given[:1]).command
     module = importlib.import_module(f"stages.{name}")
     parser = module.parse()
     parser.prog = f"deconvnet {name}"
@@ -41,9 +35,16 @@ def main(arguments: list[str] | None = None) -> int:
     return run_command(parser, module.main)
 
 
-def _help(known: dict[str, str]) -> str:
-    width = max(map(len, known))
-    lines = [f"  {name:{width}}  {what}" for name, what in known.items()]
-    return "\n".join(["usage: deconvnet COMMAND [OPTIONS]", "", "Learning Deconvolution Network for Semantic "
-                      "Segmentation (Noh, Hong, Han, ICCV 2015), reproduced.", "", "commands:", *lines, "",
-                      "`deconvnet COMMAND --help` shows its options.", "", "example:", f"  {EXAMPLE}"])
+def _parser() -> argparse.ArgumentParser:
+    """The command's own arguments: the name of another, which parses the rest."""
+    parser = argparse.ArgumentParser(
+        prog="deconvnet",
+        description="Learning Deconvolution Network for Semantic Segmentation (ICCV 2015), reproduced.\n"
+                    "`deconvnet COMMAND --help` shows a command's options.",
+        epilog=f"example:\n  {EXAMPLE}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, what in commands().items():
+        subparsers.add_parser(name, help=what, add_help=False)
+    return parser

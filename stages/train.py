@@ -44,7 +44,7 @@ def main(options: argparse.Namespace) -> None:
         raise KeyboardInterrupt("what was finished is kept: run the same command with --resume to continue") from None
     except torch.OutOfMemoryError:
         raise UserError("the GPU is out of memory: use --set runtime.precision=bf16, or a smaller "
-                        f"{trainings[-1].batch_section}.micro_batch in a new run folder, started with --from {run.root}"
+                        f"{trainings[-1].section}.micro_batch in a new run folder, started with --from {run.root}"
                         ) from None
 
 

@@ -31,13 +31,13 @@ def wrong(outcome: Outcome, **changes: str) -> list[str]:
     """The judgement of a case of damaged `bad.h5` beside `good.h5`; changes: what files hold afterwards."""
     before = {"bad.h5": 1, "good.h5": 2}
     kind = replace(KINDS["weights"], results=("none",))
-    return judge(kind, outcome, before, before | changes, {"none": 1}, Path("/work/bad.h5"), Path("/work"))
+    return judge(kind, outcome, before, before | changes, {"none": 1}, Path("/somewhere/bad.h5"), Path("/somewhere"))
 
 
 def test_what_is_as_it_should_be() -> None:
     refused = Outcome(1, ["error: bad.h5: damaged: remove it"], "error: bad.h5: damaged: remove it\n")
     assert wrong(refused) == []
-    assert judge(KINDS["weights"], Outcome(0, [], ""), {}, {}, {}, Path("/work/bad.h5"), Path("/work")) == []
+    assert judge(KINDS["weights"], Outcome(0, [], ""), {}, {}, {}, Path("/somewhere/bad.h5"), Path("/somewhere")) == []
 
 
 @pytest.mark.parametrize(("outcome", "word"), [
@@ -59,7 +59,7 @@ def test_what_is_a_finding(outcome: Outcome, word: str) -> None:
 
 def test_success_with_an_error_line_is_a_finding() -> None:
     outcome = Outcome(0, ["error: bad.h5"], "")
-    assert judge(KINDS["split"], outcome, {}, {}, {}, Path("/work/bad.h5"), Path("/work")) == [
+    assert judge(KINDS["split"], outcome, {}, {}, {}, Path("/somewhere/bad.h5"), Path("/somewhere")) == [
         "exit status 0 with error: bad.h5"]
 
 

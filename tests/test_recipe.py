@@ -132,6 +132,14 @@ def test_keys_that_were_added_since_a_recipe_was_recorded_have_their_defaults(tm
     assert with_added_keys({"train.validate_crop": "whole"}) == {"train.validate_crop": "whole", **others}
 
 
+@pytest.mark.parametrize("version", ["0", str(VERSION + 1), "x", "1.5", "true", "[1]", "null", "{seed: 1}"])
+def test_a_version_that_this_program_does_not_know_is_refused(version: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(f"version: {version}\nseed: 3\n")
+    for complete in (False, True):
+        with pytest.raises(UsageError, match=f"mine.yaml: version is .*; expected 1 to {VERSION}"):
+            load_recipe(tmp_path / "mine.yaml", complete=complete)
+
+
 def test_the_last_override_wins_over_file_and_earlier_ones(tmp_path: Path) -> None:
     (tmp_path / "mine.yml").write_text("solver: {lr: 0.5}\n")
     assert load_recipe(tmp_path / "mine.yml").solver.lr == 0.5

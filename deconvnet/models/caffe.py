@@ -23,14 +23,13 @@ from deconvnet.conventions import VOC_CLASSES
 from deconvnet.models.caffemodel import CaffeLayer, read_caffemodel
 from deconvnet.models.deconvnet import DeconvNet
 from deconvnet.models.fcn import SKIPS, UPSAMPLINGS, Fcn
-from deconvnet.models.vgg16 import FC_CHANNELS, Vgg16Network, convolution_names
+from deconvnet.models.vgg16 import FC_CHANNELS, Vgg16Network
 from deconvnet.recipe import Fcn as FcnRecipe
 from deconvnet.recipe import Network
 from deconvnet.support.errors import UserError
 
 KINDS = ("deconvnet", "vgg16", "fcn8s", "fcn16s", "fcn32s")
 BN_STATES = ("folded", "unmeasured")
-VGG16_NAMES = (*(name for names in convolution_names() for name in names), "fc6", "fc7")
 # Names in Caffe's own example of turning inner products into convolutions; fc8 is ImageNet's classifier.
 VGG16_ALIASES = {"fc6_conv": "fc6", "fc7_conv": "fc7", "fc8_conv": "fc8"}
 # fcn-8s-pascal (score-fr, score2, score4, upsample); the PASCAL-Context one (score59, upsample-fused-16).

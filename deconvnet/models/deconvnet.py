@@ -80,9 +80,9 @@ def _trainings(recipe: Recipe) -> list[TrainingSpec]:
     def stage(number: int, start: Start | None) -> TrainingSpec:
         return TrainingSpec(
             name=f"stage{number}", title=f"stage {number}", network=NAME, examples=WINDOWS, stage=number, stream=number,
-            iterations=keys.iterations[number - 1], iterations_key="train.iterations", batch=keys.batch,
+            iterations=keys.iterations[number - 1], section="train", batch=keys.batch,
             micro_batch=keys.micro_batch, validation=keys.validate_windows, solver=recipe.solver,
-            bn=MEASURED if recipe.network.batch_norm else NONE, batch_section="train", start=start)
+            bn=MEASURED if recipe.network.batch_norm else NONE, start=start)
 
     start = None if keys.stage2_from == "nothing" else Start("stage1", keys.stage2_from)
     return [stage(1, None), stage(2, start)]

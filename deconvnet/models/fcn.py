@@ -199,9 +199,8 @@ def _trainings(stride: int) -> Callable[[Recipe], list[TrainingSpec]]:
         return [TrainingSpec(
             name=f"fcn{one}s", title=f"FCN-{one}s", network=f"fcn{one}s", examples=IMAGES, stage=1,
             stream=10 + STRIDES.index(one), iterations=keys.iterations[STRIDES.index(one)],
-            iterations_key="fcn.iterations", batch=keys.batch, micro_batch=keys.micro_batch,
+            section="fcn", batch=keys.batch, micro_batch=keys.micro_batch,
             validation=keys.validate_images, solver=solver, bn=RUNNING if keys.batch_norm else NONE,
-            batch_section="fcn",
             start=Start(f"fcn{2 * one}s", "last", fcn_from_shallower) if one != strides[0] else None,
         ) for one in strides]
 

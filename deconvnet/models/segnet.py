@@ -65,8 +65,8 @@ def _trainings(recipe: Recipe) -> list[TrainingSpec]:
     solver = Solver(lr=keys.lr, momentum=keys.momentum, weight_decay=keys.weight_decay, rate_rule="constant")
     return [TrainingSpec(
         name=NAME, title="SegNet", network=NAME, examples=keys.examples, stage=2, stream=20,
-        iterations=keys.iterations, iterations_key="segnet.iterations", batch=keys.batch, micro_batch=keys.micro_batch,
-        validation=keys.validate, solver=solver, bn=MEASURED, batch_section=NAME,
+        iterations=keys.iterations, section=NAME, batch=keys.batch, micro_batch=keys.micro_batch,
+        validation=keys.validate, solver=solver, bn=MEASURED,
     )]
 
 

@@ -33,9 +33,9 @@ class TrainingSpec:
 
     name: its folder in the run. title: in messages. network: of NETWORKS. examples: WINDOWS or IMAGES. stage: of the
     windows; selects the entry of solver.lr_step. stream: separates its random numbers from other trainings'.
-    iterations_key: the recipe key of its length. validation: number of validation examples, drawn once; 0: all. bn:
-    MEASURED after the training [R], RUNNING averages, or NONE. start: None: VGG16's weights if a file is given, else
-    random weights. batch_section: of the recipe; a smaller micro_batch there takes less memory.
+    section: of the recipe, which holds iterations, batch and micro_batch. validation: number of validation examples,
+    drawn once; 0: all. bn: MEASURED after the training [R], RUNNING averages, or NONE. start: None: VGG16's weights if
+    a file is given, else random weights.
     """
 
     name: str
@@ -45,14 +45,18 @@ class TrainingSpec:
     stage: int
     stream: int
     iterations: int
-    iterations_key: str
+    section: str
     batch: int
     micro_batch: int
     validation: int
     solver: Solver
     bn: str
-    batch_section: str
     start: Start | None = None
+
+    @property
+    def iterations_key(self) -> str:
+        """The recipe key of its length."""
+        return f"{self.section}.iterations"
 
 
 def _no_canvas(_: Recipe) -> int:

@@ -7,8 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-KINDS = ("switches", "fixed", "average", "tile", "bilinear")
-
 
 class Pool(nn.Module):
     """2 x 2 pooling, stride 2. Returns the map and its switches: where each maximum was (None without them)."""

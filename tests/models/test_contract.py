@@ -66,7 +66,7 @@ def test_a_spec_says_what_is_so(name: str, recipe: Recipe) -> None:
         assert training.examples in (WINDOWS, IMAGES) and training.bn in (MEASURED, RUNNING, NONE)
         keys = recipe_to_dict(recipe)
         assert training.iterations in (keys[training.iterations_key], *_numbers(keys[training.iterations_key]))
-        assert training.batch == keys[f"{training.batch_section}.batch"]
+        assert training.batch == keys[f"{training.section}.batch"]
         assert not training.start or training.start.training in known
 
 

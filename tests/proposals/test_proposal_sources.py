@@ -24,8 +24,6 @@ from tests.proposals.test_edges import write_forest
 from tests.proposals.test_select import iou
 
 ROOT = Path(__file__).resolve().parents[2]
-EDGE_BOXES = ["edges", "proposals.edges", "proposals.count", "proposals.alpha", "proposals.beta", "proposals.eta",
-              "proposals.min_score"]  # what files of the time when there was no other source have
 Maker = Callable[..., ProposalSource]
 
 
@@ -98,13 +96,33 @@ def test_shaped_by_is_json_and_tells_sources_and_counts_apart(name: str) -> None
     assert shaped_by not in others and make_source(recipe_of(name, 299), None).shaped_by() != shaped_by
 
 
-def test_edge_boxes_is_told_as_ever_and_by_the_edge_model_too(tmp_path: Path) -> None:
-    """Files that users have are taken as they are, without proposals.source in them."""
+def test_edge_boxes_is_told_by_the_edge_model_too(tmp_path: Path) -> None:
     recipe = recipe_of("edge_boxes")
-    assert list(make_source(recipe, None).shaped_by()) == EDGE_BOXES
     write_forest(tmp_path / "model.yml")
     names = [make_source(recipe, model).shaped_by()["edges"] for model in (None, tmp_path / "model.yml")]
     assert names[0] == "gradient-v1" and names[1].startswith("structured:")
+
+
+def test_files_from_before_there_was_another_source_are_edge_boxes(voc_root: Path, tmp_path: Path) -> None:
+    """They lack proposals.source and data.format; they are whole, and nobody else's."""
+    def build(recipe: Recipe) -> None:
+        run = RunFolder(tmp_path / "run", recipe, voc_root)
+        build_proposals(run, "val", None, 0, "stop")
+        build_windows(run, "val", 2, False, 0, "stop")
+
+    build(recipe_of("edge_boxes"))
+    files = [tmp_path / "run" / name for name in ("proposals/val.h5", "windows/stage2-val.h5")]
+    for path in files:
+        with h5py.File(path, "r+") as file:
+            shaped_by = json.loads(file.attrs["shaped_by"])
+            del shaped_by["proposals.source"]
+            shaped_by.pop("data.format", None)
+            file.attrs["shaped_by"] = json.dumps(shaped_by)
+    older = [path.read_bytes() for path in files]
+    build(recipe_of("edge_boxes"))
+    assert [path.read_bytes() for path in files] == older
+    with pytest.raises(UserError, match="was made with proposals.source = 'edge_boxes', not 'grid'"):
+        build(recipe_of("grid"))
 
 
 @pytest.mark.parametrize("name", PROPOSAL_SOURCES)

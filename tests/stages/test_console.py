@@ -22,18 +22,23 @@ def deconvnet(*arguments: str) -> subprocess.CompletedProcess:
 
 def test_it_has_the_stages_and_says_what_each_does(capsys: pytest.CaptureFixture) -> None:
     assert commands().keys() == STAGES and all(commands().values())
-    assert main(["--help"]) == main(["-h"]) == 0
-    shown = capsys.readouterr().out
+    for asked in ("--help", "-h"):
+        with pytest.raises(SystemExit, match="^0$"):
+            main([asked])
+    shown = " ".join(capsys.readouterr().out.split())
     for name, what in commands().items():
-        assert f"  {name} " in shown and what in shown
-    assert shown.rstrip().endswith("deconvnet infer --run runs/voc --images photo.jpg --overlay --out labelled")
-    assert main([]) == 2 and capsys.readouterr().out in shown
+        assert f" {name} {what}" in shown
+    assert shown.endswith("deconvnet infer --run runs/voc --images photo.jpg --overlay --out labelled")
 
 
-def test_wrong_names_are_one_line(capsys: pytest.CaptureFixture) -> None:
-    assert main(["infre", "--run", "x"]) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and "deconvnet infre: no such command" in lines[0] and "infer" in lines[0]
+@pytest.mark.parametrize(("given", "words"), [(["infre", "--run", "x"], ("infre", "invalid choice", "infer")),
+                                              ([], ("required: COMMAND",))])
+def test_wrong_names_end_with_one_line_and_2(given: list[str], words: tuple[str, ...],
+                                             capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit, match="^2$"):
+        main(given)
+    usage, error = capsys.readouterr().err.splitlines()
+    assert usage.startswith("usage: deconvnet") and all(word in error for word in words)
 
 
 def test_a_subcommand_is_the_stage(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from deconvnet.models.weight_files import read_safetensors
 from experiments import figures, reproduce
 from stages import build_proposals, evaluate, infer, train
 from stages.cli import run_command
+from tests import training_truth as truth
 from tests.models.test_segnet import by_hand
 from tests.reference_inference import MEAN
 
@@ -87,6 +88,14 @@ def test_it_has_its_row_and_its_pictures(run: Path, capsys: pytest.CaptureFixtur
 
 def test_with_windows_it_sees_what_deconvnet_sees(tmp_path: Path) -> None:
     run = run_all(tmp_path, "segnet.examples=windows")
+    voc = Path(json.loads((run / "data.json").read_text())["voc_root"])
+    windows = truth.Windows(run / "windows" / "stage2-train.h5", voc, 36, 32)
+    rows = truth.drawn_rows(windows.classes.tolist(), True, (0, truth.ORDER, 20), 0, 4)
     trace = json.loads((run / "segnet" / "trace.json").read_text())["starts"][0]
-    assert "[" in json.dumps(trace["iterations"][0])  # windows are named IMAGE[x1,y1,x2,y2]
+    passes = trace["iterations"][0]["passes"]
+    assert [row for one in passes for row in one["rows"]] == rows
+    for one in passes:
+        assert one["windows"] == [windows.name(row) for row in one["rows"]]
+        pictures, labels = windows.batch(one["rows"], one["positions"], (0, truth.CROP, 20))
+        assert (one["pictures"], one["labels"]) == (truth.digest(pictures), truth.digest(labels))
     assert len(list((run / "predictions" / "val" / "segnet-max").glob("*.png"))) == 2
