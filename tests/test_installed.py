@@ -120,8 +120,8 @@ def test_the_wheel_has_the_api_and_all_commands(environment: Path, crowded: Path
     done = called(environment, crowded, "deconvnet", "infer", "--help")
     assert done.returncode == 0 and "usage: deconvnet infer " in done.stdout, done.stderr
     done = called(environment, crowded, "deconvnet", "--help")
-    assert done.returncode == 0 and all(f" {path.stem} " in done.stdout.replace("\n", " ") for path in (ROOT / "stages").glob("*.py")
-                                        if "run_command(parse(), main)" in path.read_text())
+    names = [path.stem for path in (ROOT / "stages").glob("*.py") if "run_command(parse(), main)" in path.read_text()]
+    assert done.returncode == 0 and len(names) > 5 and {*names} <= {*done.stdout.split()}
 
 
 def test_the_program_labels_an_image_with_the_crf_in_processes_of_its_own(environment: Path, crowded: Path) -> None:
