@@ -14,14 +14,13 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from deconvnet.support.atomic import is_running, write_json
+from deconvnet.support.atomic import write_json
 from deconvnet.support.errors import UserError
 
 log = logging.getLogger(__name__)
 
 NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)  # errors of file systems without it
 READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
-DYING = 10.0  # seconds that the processes of a killed command may take to end
 
 
 @contextmanager
@@ -71,23 +70,18 @@ def _acquire(lock: BaseFileLock, path: Path, who: Path, wait: bool) -> BaseFileL
     try:
         lock.acquire()
     except Timeout:
-        holder, gone = _holder(who)
-        if not wait and not gone:
+        holder = _holder(who)
+        if not wait:
             raise UserError(f"{path}: in use by {holder}: wait until it ends, or end it, and run again") from None
-        if not gone:
-            log.info("%s: waiting for %s", path, holder)
-        try:
-            lock.acquire(timeout=-1 if wait else DYING)
-        except Timeout:
-            raise UserError(f"{path}: in use by remaining processes of {holder}") from None
+        log.info("%s: waiting for %s", path, holder)
+        lock.acquire(timeout=-1)
     return lock
 
 
-def _holder(who: Path) -> tuple[str, bool]:
-    """Who holds a lock, in words, and whether that process is gone, so that its workers are about to end too."""
+def _holder(who: Path) -> str:
+    """Who holds a lock, in words. (A killed command's workers do not: filelock lets go of it in a forked process.)"""
     try:
         found = json.loads(who.read_text(encoding="utf-8"))
-        gone = found["host"] == platform.node() and not is_running(found["process"])
-        return (f"process {found['process']} on {found['host']} since {found['since']} ({found['command']})", gone)
+        return f"process {found['process']} on {found['host']} since {found['since']} ({found['command']})"
     except (OSError, ValueError, KeyError, TypeError):
-        return "another command", False  # that has only just begun
+        return "another command"  # that has only just begun

@@ -117,6 +117,8 @@ def test_files_from_before_there_was_another_source_are_edge_boxes(voc_root: Pat
             shaped_by = json.loads(file.attrs["shaped_by"])
             del shaped_by["proposals.source"]
             shaped_by.pop("data.format", None)
+            if path.name.startswith("stage"):
+                shaped_by["windows.balance"] = "none"  # stood there once, though it is the training's
             file.attrs["shaped_by"] = json.dumps(shaped_by)
     older = [path.read_bytes() for path in files]
     build(recipe_of("edge_boxes"))

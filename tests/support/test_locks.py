@@ -21,10 +21,11 @@ from pathlib import Path
 from deconvnet.support.locks import held
 
 with held(Path(sys.argv[1])):
-    if os.fork() == 0 and len(sys.argv) < 3:  # a worker, which is slower to end than its parent
-        time.sleep(1)
+    worker = os.fork()
+    if not worker:  # slower to end than its parent
+        time.sleep(20)
         os._exit(0)
-    print("held", flush=True)
+    print("held", worker, flush=True)
     sys.stdin.readline()
 """
 
@@ -33,7 +34,9 @@ def holder(path: Path) -> subprocess.Popen:
     """Another process that holds the lock until it reads a line."""
     process = subprocess.Popen([sys.executable, "-c", HOLDER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                text=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    assert process.stdout.readline() == "held\n"
+    word, worker = process.stdout.readline().split()
+    assert word == "held"
+    process.worker = int(worker)
     return process
 
 
@@ -64,7 +67,7 @@ def test_a_killed_command_holds_nothing(tmp_path: Path) -> None:
         first.send_signal(signal.SIGKILL)
         first.wait(30)
         with held(tmp_path / "stage1"):
-            pass
+            os.kill(first.worker, signal.SIGKILL)  # is still there, and does not hold it
     assert os.listdir(tmp_path) == []
 
 

@@ -36,6 +36,7 @@ MAIN = os.getpid()
 
 def end_this_process() -> None:
     if os.getpid() != MAIN:
+        time.sleep(0.3)  # what was loaded before has been handed over
         os.kill(os.getpid(), signal.SIGKILL)
 
 
