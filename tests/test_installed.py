@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,8 @@ PACKAGES = ("deconvnet", "proposals", "stages", "crf", "experiments")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what the project is installed from: setuptools leaves folders of its own there."""
     source = tmp_path_factory.mktemp("source")
-    shutil.copy(ROOT / "pyproject.toml", source)
+    for name in ("pyproject.toml", "LICENSE"):
+        shutil.copy(ROOT / name, source)
     for name in PACKAGES:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     return source
@@ -66,6 +68,13 @@ def test_a_command_and_its_processes_find_their_own_packages(installed: Path, cr
                "--stage", "none", "--workers", 1)
     assert done.returncode == 0, done.stderr
     assert (crowded / "run" / "proposals" / "val.h5").is_file()
+
+
+def test_it_carries_its_licence(installed: Path) -> None:
+    (about,) = distributions(path=[str(installed)])
+    assert about.metadata["License-Expression"] == "MIT" and about.metadata.get_all("License-File") == ["LICENSE"]
+    (text,) = installed.glob("*.dist-info/licenses/LICENSE")
+    assert text.read_text() == (ROOT / "LICENSE").read_text() and text.read_text().startswith("MIT License\n")
 
 
 def test_commands_of_both_folders_run_where_nothing_hides_them(installed: Path, tmp_path: Path) -> None:
