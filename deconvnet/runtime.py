@@ -59,7 +59,5 @@ def choose_device(name: str) -> torch.device:
 
 def seed_everything(seed: int) -> None:
     """Seeds the global generators, for libraries that use them; this project's code has its own."""
-    import torch
-
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)

@@ -27,7 +27,7 @@ from deconvnet.inference.networks import ImageScorer, weights_of_run
 from deconvnet.inference.score_files import check_finite
 from deconvnet.inference.weight_choice import networks_of_files
 from deconvnet.models.registry import NETWORKS as NETWORK_SPECS
-from deconvnet.models.registry import partners
+from deconvnet.models.registry import PARTNERS, partner_name
 from deconvnet.recipe import CHECKPOINTS, NETWORKS, PROPOSALS, WINDOWS, Recipe
 from deconvnet.recipe_files import override
 from deconvnet.run_folder import RunFolder, read_run
@@ -164,7 +164,7 @@ class Segmenter:
     @property
     def name(self) -> str:
         """The prediction's, as stages.infer names its folder: deconvnet-max-fcn-crf."""
-        both = [self.networks[0].name, *(one.spec.partner for one in self.networks[1:])]
+        both = [self.networks[0].name, *(partner_name(one.kind) for one in self.networks[1:])]
         return "-".join([*both, *(["crf"] if self.crf else [])])
 
     @property
@@ -258,10 +258,9 @@ def most_probable(probabilities: np.ndarray) -> np.ndarray:
 
 
 def _partner(name: str) -> str:
-    known = partners()
-    if name not in known:
-        raise UsageError(f"ensemble {name!r}: expected one of {', '.join(known)}, or none")
-    return known[name]
+    if name not in PARTNERS:
+        raise UsageError(f"ensemble {name!r}: expected one of {', '.join(PARTNERS)}, or none")
+    return PARTNERS[name]
 
 
 def _name(image: ImageLike, number: int | None = None) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deconvnet.conventions import VOC_CLASSES
-from deconvnet.models.registry import NETWORKS
+from deconvnet.models.registry import NETWORKS, partner_name
 from deconvnet.recipe import Recipe
 from deconvnet.schemas import Metrics, read_json
 from deconvnet.support.errors import UsageError, UserError
@@ -53,18 +53,19 @@ def table_rows(aggregate: str, recipe: Recipe | None = None) -> list[Row]:
     """
     recipe = recipe or Recipe()
     main, partner = NETWORKS["deconvnet"], NETWORKS["fcn8s"]
+    its_name = partner_name(partner.name)
     others = [spec for spec in NETWORKS.values() if spec.in_table and not spec.paper]
     plain = main.scores_name(recipe, aggregate)
     own = ("--aggregate", aggregate, "--ensemble", "none")
-    both = ("--aggregate", aggregate, "--ensemble", partner.partner)
+    both = ("--aggregate", aggregate, "--ensemble", its_name)
     title = main.paper
     assert title is not None  # the paper's own network
     return [
         Row(partner.title, partner.paper, partner.name, ("--model", partner.name)),
         Row(title, title, plain, own),
         Row(f"{title}+CRF", f"{title}+CRF", f"{plain}-crf", (*own, "--crf")),
-        Row(f"E{title}", f"E{title}", f"{plain}-{partner.partner}", both),
-        Row(f"E{title}+CRF", f"E{title}+CRF", f"{plain}-{partner.partner}-crf", (*both, "--crf")),
+        Row(f"E{title}", f"E{title}", f"{plain}-{its_name}", both),
+        Row(f"E{title}+CRF", f"E{title}+CRF", f"{plain}-{its_name}-crf", (*both, "--crf")),
         *(Row(spec.title, None, spec.scores_name(recipe, aggregate), ("--model", spec.name, "--aggregate", aggregate))
           for spec in others),
     ]

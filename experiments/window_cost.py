@@ -13,7 +13,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from deconvnet.data.examples import WindowCrops
 from deconvnet.data.row_files import read_rows
 from deconvnet.recipe_files import load_recipe
 from deconvnet.run_folder import RunFolder, provenance
@@ -27,6 +26,8 @@ SAMPLE = 400  # windows read each way
 
 def measure(voc_root: Path, split: str, folder: Path) -> dict[str, float]:
     """Seconds and bytes of a stage 2 window, both ways, and of an image's proposals."""
+    from deconvnet.data.examples import WindowCrops  # with torch, which --help has no use for
+
     recipe = load_recipe("paper")
     found: dict[str, float] = {}
     for way, materialize in (("cut", False), ("kept", True)):

@@ -5,16 +5,12 @@ import logging
 import sys
 from pathlib import Path
 
-from deconvnet.models.network_files import load_unmeasured, save_network
 from deconvnet.models.registry import training_specs
 from deconvnet.recipe import CHECKPOINTS, PROPOSALS, WINDOWS
 from deconvnet.run_folder import RunFolder, git_commit, open_run
-from deconvnet.runtime import choose_device, prepare, seed_everything
 from deconvnet.support.atomic import remove_leftovers
 from deconvnet.support.errors import UsageError
 from deconvnet.support.locks import held
-from deconvnet.training.example_sources import training_data
-from deconvnet.training.schedules import measure
 from stages.cli import add_run_arguments, make_parser, run_command
 
 log = logging.getLogger(__name__)
@@ -40,6 +36,12 @@ def main(options: argparse.Namespace) -> None:
 
 
 def _measure(run: RunFolder, options: argparse.Namespace, weights: Path, to: Path) -> None:
+    # torch's modules, here, not above: --help answers at once
+    from deconvnet.models.network_files import load_unmeasured, save_network
+    from deconvnet.runtime import choose_device, prepare, seed_everything
+    from deconvnet.training.example_sources import training_data
+    from deconvnet.training.schedules import measure
+
     recipe, stage = run.recipe, options.stage
     seed_everything(recipe.seed)
     model, metadata = load_unmeasured(weights, KIND, recipe)

@@ -5,7 +5,7 @@ import logging
 import sys
 from pathlib import Path
 
-from deconvnet.data.downloads import REMOTES, describe, fetch
+from deconvnet.data.downloads import ITEMS, describe, fetch, remotes
 from deconvnet.support.errors import UsageError, UserError
 from stages.cli import make_parser, run_command
 
@@ -15,18 +15,18 @@ log = logging.getLogger(__name__)
 def main(options: argparse.Namespace) -> None:
     """Fetches the requested files, and says how to get the others by hand."""
     for name in options.items:
-        if name not in REMOTES:
-            raise UsageError(f"{name}: not one of {', '.join(REMOTES)}")
-    names = options.items or list(REMOTES)
+        if name not in ITEMS:
+            raise UsageError(f"{name}: not one of {', '.join(ITEMS)}")
+    names = options.items or ITEMS
     if options.list:
         for name in names:
-            for remote in REMOTES[name]:
+            for remote in remotes()[name]:
                 print(f"{name}\n{describe(remote, options.to)}")
         return
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # its retries are ours to report
     failed = []
     for name in names:
-        for remote in REMOTES[name]:
+        for remote in remotes()[name]:
             try:
                 print(fetch(remote, options.to))
             except UserError as error:
@@ -49,7 +49,7 @@ def parse() -> argparse.ArgumentParser:
         "network it says what to put where by hand.",
         "python -m stages.download voc2012 sbd --to data",
     )
-    parser.add_argument("items", nargs="*", metavar="ITEM", help=f"of {', '.join(REMOTES)}; default: all")
+    parser.add_argument("items", nargs="*", metavar="ITEM", help=f"of {', '.join(ITEMS)}; default: all")
     parser.add_argument("--to", type=Path, default=Path("data"), metavar="DIR", help="the data folder (default: data)")
     parser.add_argument("--list", action="store_true", help="print addresses, places, sizes, checksums; fetch nothing")
     return parser

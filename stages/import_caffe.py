@@ -5,10 +5,7 @@ import logging
 import sys
 from pathlib import Path
 
-from safetensors.numpy import save_file
-
-from deconvnet.models.caffe import BN_STATES, KINDS, import_caffe
-from deconvnet.models.weight_files import write_safetensors
+from deconvnet.models.caffemodel import BN_STATES, KINDS
 from deconvnet.support.errors import UsageError
 from stages.cli import make_parser, run_command
 
@@ -22,6 +19,11 @@ BN_NOTES = {
 
 def main(options: argparse.Namespace) -> None:
     """Reads the Caffe file and writes ours."""
+    from safetensors.numpy import save_file
+
+    from deconvnet.models.caffe import import_caffe  # with torch, which --help has no use for
+    from deconvnet.models.weight_files import write_safetensors
+
     if options.to.suffix != ".safetensors":
         raise UsageError(f"--to {options.to}: expected a name that ends in .safetensors")
     imported = import_caffe(options.file, options.kind, options.bn)

@@ -7,7 +7,7 @@ from pathlib import Path
 from deconvnet.inference.sources import Source
 from deconvnet.labelling import label
 from deconvnet.models.registry import NETWORKS as NETWORK_SPECS
-from deconvnet.models.registry import partners
+from deconvnet.models.registry import PARTNERS, partner_name
 from deconvnet.recipe import CHECKPOINTS, NETWORKS, PROPOSALS, WINDOWS
 from deconvnet.run_folder import open_run
 from deconvnet.segmenter import Segmenter
@@ -33,11 +33,9 @@ def given_weights(options: argparse.Namespace) -> dict[str, Path | None]:
 
     Raises UsageError for a model that is a partner itself, with options that are none of its own.
     """
-    known = partners()
-    given = {kind: getattr(options, f"{partner}_weights") for partner, kind in known.items()}
-    if options.model in known.values():
+    given = {kind: getattr(options, f"{partner}_weights") for partner, kind in PARTNERS.items()}
+    if partner := partner_name(options.model):
         if options.ensemble != "none" or options.weights:
-            partner = NETWORK_SPECS[options.model].partner
             raise UsageError(f"--model {options.model} is {partner.upper()} alone: its weights are "
                              f"--{partner}-weights, and it has no --ensemble")
         return given
@@ -52,19 +50,17 @@ def parse() -> argparse.ArgumentParser:
     add_run_arguments(parser)
     parser.add_argument("--model", choices=tuple(NETWORK_SPECS), default="deconvnet", help="fcn8s: FCN alone")
     parser.add_argument("--aggregate", choices=("max", "sum", "mean"), help="(default: the recipe's infer.aggregate)")
-    known = partners()
-    titles = " or ".join(NETWORK_SPECS[kind].title for kind in known.values())
-    parser.add_argument("--ensemble", choices=(*known, "none"), default="none", help=f"with {titles} (default: none)")
+    parser.add_argument("--ensemble", choices=(*PARTNERS, "none"), default="none",
+                        help=f"with {' or '.join(PARTNERS.values())} (default: none)")
     parser.add_argument("--crf", action="store_true", help="finish with the dense CRF")
     images = parser.add_mutually_exclusive_group()
     images.add_argument("--split", help="a split list's name (default: the recipe's validation split)")
     images.add_argument("--images", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="label these images instead")
     parser.add_argument("--weights", type=Path, metavar="FILE",
                         help="the model's (default: the run's; DeconvNet's of stage 2, else stage 1)")
-    for partner, kind in known.items():
-        also = "".join(f", a published {suffix} file too" for suffix in NETWORK_SPECS[kind].published)
+    for partner, kind in PARTNERS.items():
         parser.add_argument(f"--{partner}-weights", type=Path, metavar="FILE",
-                            help=f"{NETWORK_SPECS[kind].title}'s{also} (default: the run's)")
+                            help=f"{kind}'s, a file of this project or a published one (default: the run's)")
     parser.add_argument("--edge-model", type=Path, metavar="FILE",
                         help="structured-edge model, used if there is no proposals file")
     parser.add_argument("--overlay", action="store_true", help="write the labels blended with the image too")

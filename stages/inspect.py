@@ -5,27 +5,29 @@ import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 from tabulate import tabulate
-from torch import Tensor
 
 from deconvnet.data.row_files import attributes_of, opened, read_rows
-from deconvnet.models.layer_table import layer_table
-from deconvnet.models.weight_files import read_safetensors
 from deconvnet.recipe import Recipe, recipe_difference, recipe_keys, recipe_to_dict, shapes
 from deconvnet.recipe_files import load_recipe
 from deconvnet.support.errors import UsageError
-from deconvnet.training.checkpoint import load_checkpoint
 from stages.cli import make_parser, run_command
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# torch is imported by what needs it, not above: --help, a recipe and an HDF5 file are shown at once.
 LONG = 60  # characters of a value before it is shortened
 
 
 def print_network(recipe: Recipe) -> None:
     """Table 2 of this recipe's network, with parameters and FLOPs."""
+    from deconvnet.models.layer_table import layer_table
+
     rows = layer_table(recipe.network, len(recipe.data.classes))
     print(f"DeconvNet of recipe {recipe.name}: width {recipe.network.width:g}, {len(recipe.data.classes)} classes, "
           f"unpooling: {recipe.network.unpooling}\n")
@@ -61,6 +63,8 @@ def print_recipe(recipe: Recipe) -> None:
 
 def print_checkpoint(path: Path) -> None:
     """A training's checkpoint."""
+    from deconvnet.training.checkpoint import load_checkpoint
+
     content = load_checkpoint(path, None, "meta")  # sizes without the weights
     print(f"{path}: checkpoint of {content['training']} at iteration {content['iteration']:,} "
           f"({content['position']:,} examples seen), best validation pixel accuracy {content['best']:.4f}\n")
@@ -70,6 +74,8 @@ def print_checkpoint(path: Path) -> None:
 
 def print_safetensors(path: Path) -> None:
     """A network's weights."""
+    from deconvnet.models.weight_files import read_safetensors
+
     tensors, metadata = read_safetensors(path)
     print(f"{path}: weights" + ("" if metadata else ", not of this project (no description in it)"))
     recipe = metadata.pop("recipe", None)
@@ -112,7 +118,7 @@ def print_hdf5(path: Path) -> None:
                                                in zip(attributes["classes"], counts, strict=True) if count))
 
 
-def print_tensors(tensors: dict[str, Tensor]) -> None:
+def print_tensors(tensors: "dict[str, Tensor]") -> None:
     """Names, shapes, types, and the sum of learned numbers (running statistics and counters left out)."""
     print_table(("tensor", "shape", "type"), [
         (name, " x ".join(map(str, tensor.shape)) or "a number", str(tensor.dtype).removeprefix("torch."))

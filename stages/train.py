@@ -6,17 +6,12 @@ import logging
 import sys
 from pathlib import Path
 
-import torch
-
 from deconvnet.models.registry import NETWORKS
 from deconvnet.recipe import CHECKPOINTS, PROPOSALS, WINDOWS
 from deconvnet.recipe import NETWORKS as FINAL_NETWORKS
 from deconvnet.run_folder import open_run
-from deconvnet.runtime import choose_device, seed_everything
 from deconvnet.support.errors import UsageError, UserError
 from deconvnet.support.locks import held
-from deconvnet.training.lengthening import check_iterations
-from deconvnet.training.schedules import asked_for, train_all
 from stages.cli import add_run_arguments, make_parser, run_command
 
 log = logging.getLogger(__name__)
@@ -24,6 +19,12 @@ log = logging.getLogger(__name__)
 
 def main(options: argparse.Namespace) -> None:
     """Trains what was asked for."""
+    import torch  # here, not above: --help answers at once
+
+    from deconvnet.runtime import choose_device, seed_everything
+    from deconvnet.training.lengthening import check_iterations
+    from deconvnet.training.schedules import asked_for, train_all
+
     by_stage = NETWORKS[options.model].by_stage
     if by_stage != (options.stage is not None):
         others = ", ".join(name for name in NETWORKS if not NETWORKS[name].by_stage)

@@ -22,7 +22,7 @@ import deconvnet
 from deconvnet import Segmentation, Segmenter, build_network, load_recipe
 from deconvnet.models.deconvnet import DeconvNet
 from deconvnet.models.network_files import save_network
-from deconvnet.models.registry import NETWORKS
+from deconvnet.models.registry import NETWORKS, PARTNERS
 from deconvnet.models.spec import WINDOWS
 from deconvnet.models.weight_files import read_safetensors, save_safetensors
 from deconvnet.recipe import recipe_to_dict
@@ -124,7 +124,7 @@ def test_every_network_of_the_registry(kind: str, runs: dict[str, Path], case: C
     run = case.run(tmp_path / "run", recipe)
     network = randomised(build_network(kind, recipe), 5)
     save_network(network, run / spec.trainings(recipe)[-1].name / "network.safetensors", kind, recipe, "measured", {})
-    ensemble = [] if spec.partner else ["--ensemble", "fcn"]
+    ensemble = [] if kind in PARTNERS.values() else ["--ensemble", "fcn"]
     infer(run, "--model", kind, *ensemble, "--images", picture(case, FIRST), "--out", tmp_path / "out")
     segmenter = Segmenter.from_run(run, kind, "fcn" if ensemble else None, device="cpu")
     result = segmenter(picture(case, FIRST))

@@ -10,13 +10,11 @@ import time
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 import requests
 from requests.adapters import HTTPAdapter
-from torchvision.datasets import SBDataset
-from torchvision.datasets.voc import DATASET_YEAR_DICT
-from torchvision.models import VGG16_Weights
 from urllib3.util.retry import Retry
 
 from deconvnet.support.errors import UserError
@@ -25,6 +23,7 @@ from deconvnet.support.progress import progress
 
 log = logging.getLogger(__name__)
 
+ITEMS = ("voc2012", "sbd", "edges", "vgg16")
 CHUNK = 1 << 16  # bytes read at a time; at most these are lost when a transfer is cut
 TIMEOUT = (10, 60)  # seconds: to connect, and between two chunks
 FRUITLESS = 3  # connections in a row without any data before we give up
@@ -47,38 +46,36 @@ class Remote:
     folder: str = ""
 
 
-def _vgg16(weights: VGG16_Weights) -> Remote:
+def _vgg16(url: str) -> Remote:
     """A torchvision weights file: its name ends with the first digits of its sha256."""
-    name = PurePosixPath(weights.url).name
+    name = PurePosixPath(url).name
     digits = re.findall(r"-([0-9a-f]{8,})[.]pth$", name)[0]
-    return Remote(weights.url, name, f"sha256:{digits}", "about 553 MB")
+    return Remote(url, name, f"sha256:{digits}", "about 553 MB")
 
 
-_VOC = DATASET_YEAR_DICT["2012"]
+@cache
+def remotes() -> dict[str, tuple[Remote, ...]]:
+    """The files of each of ITEMS.
 
-# Addresses and checksums are torchvision's, so that they are kept up to date by its maintainers.
-REMOTES: dict[str, tuple[Remote, ...]] = {
-    "voc2012": (
-        Remote(_VOC["url"], _VOC["filename"], f"md5:{_VOC['md5']}", "1,999,639,040 bytes", folder="VOCdevkit/VOC2012"),
-    ),
-    "sbd": (
-        Remote(
-            SBDataset.url, SBDataset.filename, f"md5:{SBDataset.md5}", "1,419,539,633 bytes",
-            folder="benchmark_RELEASE/dataset",
-        ),
-    ),
-    # OpenCV publishes no checksum; a release tag never changes, and gzip's own CRC detects a damaged file.
-    "edges": (
-        Remote(
-            "https://raw.githubusercontent.com/opencv/opencv_extra/3.1.0/testdata/cv/ximgproc/model.yml.gz",
-            "model.yml.gz",
-        ),
-    ),
-    "vgg16": (
-        _vgg16(VGG16_Weights.IMAGENET1K_V1),  # all layers
-        _vgg16(VGG16_Weights.IMAGENET1K_FEATURES),  # the original Caffe convolutions; its classifier is NaN
-    ),
-}
+    Addresses and checksums are torchvision's, so that they are kept up to date by its maintainers; it takes seconds to
+    import, so that is done here.
+    """
+    from torchvision.datasets import SBDataset
+    from torchvision.datasets.voc import DATASET_YEAR_DICT
+    from torchvision.models import VGG16_Weights
+
+    voc = DATASET_YEAR_DICT["2012"]
+    files = (
+        (Remote(voc["url"], voc["filename"], f"md5:{voc['md5']}", "1,999,639,040 bytes", "VOCdevkit/VOC2012"),),
+        (Remote(SBDataset.url, SBDataset.filename, f"md5:{SBDataset.md5}", "1,419,539,633 bytes",
+                "benchmark_RELEASE/dataset"),),
+        # OpenCV publishes no checksum; a release tag never changes, and gzip's own CRC detects a damaged file.
+        (Remote("https://raw.githubusercontent.com/opencv/opencv_extra/3.1.0/testdata/cv/ximgproc/model.yml.gz",
+                "model.yml.gz"),),
+        (_vgg16(VGG16_Weights.IMAGENET1K_V1.url),  # all layers
+         _vgg16(VGG16_Weights.IMAGENET1K_FEATURES.url)),  # the original Caffe convolutions; its classifier is NaN
+    )
+    return dict(zip(ITEMS, files, strict=True))
 
 
 def describe(remote: Remote, data: Path) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from deconvnet.models.registry import NETWORKS
+from deconvnet.models.registry import NETWORKS, PARTNERS
 from deconvnet.recipe import Recipe
 from deconvnet.recipe_files import load_recipe, recipe_from_dict
 from deconvnet.support.errors import UsageError, UserError
@@ -23,7 +23,7 @@ def networks_of_files(paths: list[Path], recipe: Recipe | Path | str | None) -> 
         kind, own = _read(path)
         kinds.append(kind)
         carried.append(own)
-    if len(kinds) == 2 and (not NETWORKS[kinds[1]].partner or kinds[0] == kinds[1]):
+    if len(kinds) == 2 and (kinds[1] not in PARTNERS.values() or kinds[0] == kinds[1]):
         raise UsageError(f"{paths[1]}: a network of kind {kinds[1]!r}: no partner of {kinds[0]!r} in an ensemble")
     if recipe is not None:
         return kinds, recipe if isinstance(recipe, Recipe) else load_recipe(recipe)

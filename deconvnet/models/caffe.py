@@ -28,8 +28,6 @@ from deconvnet.recipe import Fcn as FcnRecipe
 from deconvnet.recipe import Network
 from deconvnet.support.errors import UserError
 
-KINDS = ("deconvnet", "vgg16", "fcn8s", "fcn16s", "fcn32s")
-BN_STATES = ("folded", "unmeasured")
 # Names in Caffe's own example of turning inner products into convolutions; fc8 is ImageNet's classifier.
 VGG16_ALIASES = {"fc6_conv": "fc6", "fc7_conv": "fc7", "fc8_conv": "fc8"}
 # fcn-8s-pascal (score-fr, score2, score4, upsample); the PASCAL-Context one (score59, upsample-fused-16).

@@ -23,6 +23,8 @@ import numpy as np
 
 from deconvnet.support.errors import UserError
 
+KINDS = ("deconvnet", "vgg16", "fcn8s", "fcn16s", "fcn32s")  # the networks whose weights are published in such files
+BN_STATES = ("folded", "unmeasured")  # what DeconvNet's BN layers may hold there
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # protobuf's wire types
 MOST_FIELDS = 1_000_000  # in a file; the published ones have a few thousand
 MOST_PIECES = 1000  # into which a blob's data may be split; Caffe writes one

@@ -218,7 +218,6 @@ def _spec(stride: int) -> NetworkSpec:
         trainings=_trainings(stride),
         describe=lambda recipe: {"width": recipe.fcn.width, "fc6_kernel": recipe.fcn.fc6_kernel},
         recipe_section="fcn",
-        partner="fcn" if stride == 8 else "",
         in_table=stride == 8,
         published={".pth": lambda path, recipe: load_fcn8s(path, recipe.fcn)} if stride == 8 else {},
     )

@@ -17,6 +17,9 @@ MODULES = {  # name: its module in this folder
     "fcn8s": "fcn",
     "segnet": "segnet",
 }
+PARTNERS = {  # the second network of an ensemble: its name for --ensemble, and here
+    "fcn": "fcn8s",
+}
 
 
 class Networks(Mapping[str, NetworkSpec]):
@@ -41,9 +44,9 @@ def training_specs(recipe: Recipe) -> dict[str, TrainingSpec]:
     return {training.name: training for spec in NETWORKS.values() for training in spec.trainings(recipe)}
 
 
-def partners() -> dict[str, str]:
-    """The networks that can be added to an ensemble, by their name for --ensemble: {"fcn": "fcn8s"}."""
-    return {spec.partner: spec.name for spec in NETWORKS.values() if spec.partner}
+def partner_name(network: str) -> str:
+    """A network's name for --ensemble; empty for one that is no partner."""
+    return next((name for name, partner in PARTNERS.items() if partner == network), "")
 
 
 def sections_of_others(name: str) -> tuple[str, ...]:

@@ -73,8 +73,8 @@ class NetworkSpec:
     IMAGES. canvas: side of the square canvas for whole images (IMAGES). trainings: in order; inference uses the last
     one's network. by_stage: its trainings are started one by one (--stage), since each takes days. describe: what
     distinguishes two networks of this name; stored in their files. recipe_section: its own section of the recipe.
-    partner: its name for --ensemble; empty: none. in_table: whether it has a table row of its own; a step towards
-    another network does not. published: readers of other programs' weights files, by suffix.
+    in_table: whether it has a table row of its own; a step towards another network does not. published: readers of
+    other programs' weights files, by suffix.
     """
 
     name: str
@@ -87,7 +87,6 @@ class NetworkSpec:
     canvas: Callable[[Recipe], int] = _no_canvas
     by_stage: bool = False
     paper: str | None = None
-    partner: str = ""
     in_table: bool = True
     published: "dict[str, Callable[[Path, Recipe], dict[str, Tensor]]]" = field(default_factory=dict)
 

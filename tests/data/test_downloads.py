@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from deconvnet.data import downloads as fetching
-from deconvnet.data.downloads import REMOTES, Remote, fetch, unpack
+from deconvnet.data.downloads import Remote, fetch, remotes, unpack
 from deconvnet.support.errors import UserError
 from stages import download
 from stages.cli import run_command
@@ -254,8 +254,8 @@ def test_without_a_network_the_command_says_what_to_put_where(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = nobody_listens()
-    monkeypatch.setitem(REMOTES, "voc2012", (Remote(url, "voc.tar", MD5, "5 bytes", "VOCdevkit/VOC2012"),))
-    monkeypatch.setitem(REMOTES, "edges", (Remote(server.url(), "here.bin", MD5),))
+    monkeypatch.setitem(remotes(), "voc2012", (Remote(url, "voc.tar", MD5, "5 bytes", "VOCdevkit/VOC2012"),))
+    monkeypatch.setitem(remotes(), "edges", (Remote(server.url(), "here.bin", MD5),))
     assert run_command(download.parse(), download.main, ["voc2012", "edges", "--to", str(tmp_path)]) == 1
     out, err = capsys.readouterr()
     for wanted in (url, str(tmp_path / "voc.tar"), "5 bytes", MD5.replace(":", " "), "VOCdevkit/VOC2012"):

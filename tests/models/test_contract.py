@@ -12,7 +12,7 @@ from torch import Tensor
 from deconvnet.data.synthetic import generate
 from deconvnet.models.build import build_network
 from deconvnet.models.network_files import load_network, save_network
-from deconvnet.models.registry import MODULES, NETWORKS, sections_of_others, training_specs
+from deconvnet.models.registry import MODULES, NETWORKS, PARTNERS, partner_name, sections_of_others, training_specs
 from deconvnet.models.spec import IMAGES, MEASURED, NONE, RUNNING, WINDOWS, NetworkSpec
 from deconvnet.models.weights import COUNTER
 from deconvnet.recipe import Recipe, recipe_keys, recipe_to_dict
@@ -78,8 +78,8 @@ def test_what_tells_trainings_apart_is_told_apart(recipe: Recipe) -> None:
     specs = list(training_specs(recipe).values())
     for of in (lambda one: one.stream, lambda one: one.title):
         assert len({of(one) for one in specs}) == len(specs)
-    partners = [spec.partner for spec in NETWORKS.values() if spec.partner]
-    assert len(partners) == len(set(partners)) and "none" not in partners
+    assert {*PARTNERS.values()} <= {*NETWORKS} and "none" not in PARTNERS
+    assert [partner_name(name) for name in PARTNERS.values()] == list(PARTNERS)
 
 
 @BOTH

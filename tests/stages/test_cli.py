@@ -2,8 +2,11 @@
 
 import argparse
 import importlib
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,25 @@ def test_help_ends_with_an_example_that_the_command_takes(module: str) -> None:
     assert examples and examples[0][0] == module
     for _, arguments in examples:
         parser_of(module).parse_args(shlex.split(arguments))  # exits on an option that it does not know
+
+
+IMPORTED = """
+import importlib, sys
+for name in sys.argv[1:]:
+    module = importlib.import_module(name)
+    if hasattr(module, "parse"):
+        module.parse().format_help()
+    found = sorted({"torch", "torchvision", "tensorboard"} & {*sys.modules})
+    if found:
+        sys.exit(f"{name} --help imports {found[0]}")
+"""
+
+
+def test_help_needs_no_torch() -> None:
+    """It takes seconds to import. In a process of its own: this one has torch already."""
+    done = subprocess.run([sys.executable, "-c", IMPORTED, "deconvnet", "stages.console", *COMMANDS], text=True,
+                          env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("module, arguments", sorted({one for page in PAGES for one in calls(page.read_text())}))
