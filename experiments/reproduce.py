@@ -53,7 +53,7 @@ def describe_run(run: Path, record: Record) -> dict[str, str]:
             if not (spec.paper or (run / training.name).is_dir()):
                 continue
             text = _training(run / training.name, training.iterations, training.batch, training.examples)
-            own = "" if spec.by_stage else f"width {about['width']:g}, canvas {about['canvas']}; "
+            own = "" if spec.by_stage else f"{', '.join(f'{name} {value}' for name, value in about.items())}; "
             lines[f"Training, {training.title if spec.by_stage else training.name}"] = own + text
     lines["Inference"] = (f"{infer.proposals} windows per image, outside a window: {infer.outside}, ensemble: "
                           f"{infer.ensemble_rule}, CRF kernels: {recipe.crf.normalization} normalisation")

@@ -99,3 +99,6 @@ def test_with_windows_it_sees_what_deconvnet_sees(tmp_path: Path) -> None:
         pictures, labels = windows.batch(one["rows"], one["positions"], (0, truth.CROP, 20))
         assert (one["pictures"], one["labels"]) == (truth.digest(pictures), truth.digest(labels))
     assert len(list((run / "predictions" / "val" / "segnet-max").glob("*.png"))) == 2
+    assert run_command(reproduce.parse(), reproduce.main, [str(run)]) == 0
+    described = json.loads((run / "report" / "table1.json").read_text())["run"]["Training, segnet"]
+    assert described.startswith("width 0.0625; 3 of 3 iterations of 4 windows")
