@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 
 
 def print_table(confusion: ConfusionMatrix, subset: list[str]) -> None:
-    """Prints the four metrics and the per-class IoU, in percent."""
-    print(f"{confusion.images} images, {int(confusion.counts.sum())} labelled pixels")
+    """Prints the four metrics and the per-class IoU, in percent, one column under the other."""
+    print(f"{confusion.images:,} images, {int(confusion.counts.sum()):,} labelled pixels; percent\n")
     rows = [
         ("pixel accuracy", confusion.pixel_accuracy()),
         ("mean accuracy", confusion.mean_accuracy()),
@@ -32,14 +32,10 @@ def print_table(confusion: ConfusionMatrix, subset: list[str]) -> None:
     ]
     if subset:
         rows.append((f"mean IoU of {len(subset)}", confusion.mean_iou(subset)))
-    _print_percent(rows)
-    print("\nIoU of each class")
-    _print_percent(list(zip(confusion.classes, confusion.class_iou(), strict=True)))
-
-
-def _print_percent(rows: list[tuple[str, float]]) -> None:
-    print(tabulate([(name, percent(value)) for name, value in rows], tablefmt="plain", disable_numparse=True,
-                   colalign=("left", "right")))
+    classes = zip(confusion.classes, confusion.class_iou(), strict=True)
+    cells = [(name, percent(value)) for name, value in rows]
+    cells += [("", ""), ("IoU of each class", ""), *((name, percent(value)) for name, value in classes)]
+    print(tabulate(cells, tablefmt="plain", disable_numparse=True, colalign=("left", "right")))
 
 
 def percent(value: float) -> str:

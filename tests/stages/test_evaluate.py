@@ -78,6 +78,9 @@ def test_scores_a_folder(case: tuple[Path, Path, list[object]]) -> None:
     for line in (["pixel", "accuracy", "70.00"], ["mean", "accuracy", "75.00"], ["mean", "IoU", "55.56"],
                  ["frequency", "weighted", "IoU", "53.33"], ["mean", "IoU", "of", "2", "58.33"], ["cat", "66.67"]):
         assert line in table
+    printed = result.stdout.splitlines()
+    assert len({len(line) for line in printed if line.endswith((".00", ".33", ".56", ".67"))}) == 1  # they line up
+    assert printed[0] == "2 images, 10 labelled pixels; percent" and "IoU of each class" in map(str.strip, printed)
     assert sorted(path.name for path in predictions.iterdir()) == ["a.png", "b.png", "metrics.json", "ta.png", "tb.png"]
 
 
