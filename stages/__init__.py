@@ -1,4 +1,4 @@
-"""The commands: `python -m stages.NAME --help`."""
+"""The commands: `python -m stages.NAME --help`. Imported by a program, this package changes nothing of it."""
 
 import signal
 import sys
@@ -11,7 +11,7 @@ def _leave_out_the_working_folder() -> None:
 
     It goes, unless it is where these commands are; what an installed command imports, it finds without it.
     """
-    if sys.argv[:1] != ["-m"] or getattr(sys.flags, "safe_path", False):  # not while `python -m` imports, or not there
+    if getattr(sys.flags, "safe_path", False):  # it is not there
         return
     try:
         working, here = Path.cwd().resolve(), Path(__file__).resolve().parents[1]
@@ -21,8 +21,8 @@ def _leave_out_the_working_folder() -> None:
         return
 
 
-def _quietly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Ctrl-C while a command still imports its libraries, which takes seconds: one line there too, no traceback.
+def end_quietly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """An excepthook. Ctrl-C while a command still imports its libraries: one line there too, no traceback.
 
     run_command ends it.
     """
@@ -33,5 +33,6 @@ def _quietly(kind: type[BaseException], error: BaseException, trace: TracebackTy
     sys.__excepthook__(kind, error, trace)
 
 
-_leave_out_the_working_folder()
-sys.excepthook = _quietly
+if sys.argv[:1] == ["-m"]:  # `python -m` imports this package, to find the command in it
+    _leave_out_the_working_folder()
+    sys.excepthook = end_quietly

@@ -6,6 +6,7 @@ import importlib
 import sys
 from pathlib import Path
 
+from stages import end_quietly
 from stages.cli import run_command
 
 FOLDER = Path(__file__).resolve().parent
@@ -28,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs the command that is named first; its exit status. Exits with 2 where none of this name exists."""
     given = sys.argv[1:] if arguments is None else arguments
     name = _parser().parse_args(given[:1]).command
+    sys.excepthook = end_quietly  # as under `python -m`; run_command takes it away
     module = importlib.import_module(f"stages.{name}")
     parser = module.parse()
     parser.prog = f"deconvnet {name}"

@@ -199,14 +199,24 @@ def test_wrong_use_is_one_line_and_status_2(made, capsys):
 
 @pytest.mark.parametrize("package", ["stages", "experiments"])
 def test_interrupted_while_it_imports(package):
-    """Ctrl-C before the command itself runs; a real error keeps its traceback."""
+    """Ctrl-C before the command itself runs; a real error keeps its traceback, and so does what is no command."""
     root = Path(__file__).parents[1]
-    for raised, status in (("KeyboardInterrupt", -signal.SIGINT), ("ValueError", 1)):
-        done = subprocess.run([sys.executable, "-c", f"import {package}; raise {raised}"], cwd=root,
+    as_a_command = "import sys; sys.argv[0] = '-m'; "  # what it is while `python -m` imports the package
+    for before, raised, status in ((as_a_command, "KeyboardInterrupt", -signal.SIGINT), (as_a_command, "ValueError", 1),
+                                   ("", "KeyboardInterrupt", -signal.SIGINT)):
+        done = subprocess.run([sys.executable, "-c", f"{before}import {package}; raise {raised}"], cwd=root,
                               capture_output=True, text=True)
-        assert done.returncode == status
-        assert ("Traceback" in done.stderr) == (raised == "ValueError")
-        assert raised == "ValueError" or done.stderr.splitlines() == ["interrupted; nothing was started"]
+        quiet = bool(before) and raised == "KeyboardInterrupt"
+        assert done.returncode == status and ("Traceback" in done.stderr) == (not quiet)
+        assert not quiet or done.stderr.splitlines() == ["interrupted; nothing was started"]
+
+
+def test_interrupted_while_the_console_command_imports():
+    code = ("import stages.console as console\n"
+            "def stopped(_): raise KeyboardInterrupt\n"
+            "console.importlib.import_module = stopped\nconsole.main(['infer'])")
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "interrupted; nothing was started\n")
 
 
 FULL_DISK = """
