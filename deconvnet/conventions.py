@@ -13,9 +13,7 @@ VOC_CLASSES = (
     "pottedplant sheep sofa train tvmonitor"
 ).split()
 
-
 VOID = 255
-
 
 # ImageNet's mean as the release subtracts it, here in RGB order.
 MEAN_RGB = np.array([122.675, 116.669, 104.008], np.float32)

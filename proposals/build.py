@@ -233,7 +233,7 @@ def _tell(path: Path, kind: str, split: str, classes: list[str]) -> None:
         log.info("windows by class: %s", ", ".join(f"{name} {count}" for name, count in named if count))
 
 
-def _check_some_masks(voc: SegmentationDataset, image_ids: list[str]) -> None:
+def check_some_masks(voc: SegmentationDataset, image_ids: list[str]) -> None:
     """Raises UnknownLabel if one of some masks has a label that is not in the class list."""
     for image_id in image_ids[::max(1, len(image_ids) // MASKS_LOOKED_AT)]:
         try:

@@ -11,7 +11,7 @@ from deconvnet.run_folder import RunFolder, open_run
 from deconvnet.support.errors import UserError
 from deconvnet.support.locks import held
 from deconvnet.support.workers import check_workers, default_workers
-from proposals.build import _check_some_masks, build_proposals, build_windows
+from proposals.build import build_proposals, build_windows, check_some_masks
 from stages.cli import add_run_arguments, make_parser, run_command
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def _build_all(run: RunFolder, splits: list[str], stages: tuple[int, ...], optio
     for split in splits:
         ids = run.voc().image_ids(split)  # a missing list is an error before hours of work, and so is a wrong one
         if stages:
-            _check_some_masks(run.voc(), ids)
+            check_some_masks(run.voc(), ids)
     for split in splits:
         # Inference needs the proposals of the validation split whatever the stage.
         if stages != (1,) or split != data.train_split:

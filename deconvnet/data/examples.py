@@ -167,21 +167,3 @@ def crop(picture: np.ndarray, labels: np.ndarray, top: int, left: int, side: int
     if flip:
         picture, labels = picture[:, ::-1], labels[:, ::-1]
     return torch.from_numpy(picture.transpose(2, 0, 1).copy()), torch.from_numpy(labels.copy())
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-

@@ -42,7 +42,7 @@ from deconvnet.data.columns import (
 from deconvnet.data.contents import HASH
 from deconvnet.data.voc import fingerprint_of
 from deconvnet.schemas import ProposalAttributes, RowAttributes, WindowAttributes, checked
-from deconvnet.support.atomic import hdf5_written_whole
+from deconvnet.support.atomic import atomic_hdf5
 from deconvnet.support.errors import UserError
 from deconvnet.support.interrupts import StopRequest
 from deconvnet.support.resumable import Arrays
@@ -81,7 +81,7 @@ def write_rows(path: Path, image_ids: list[str], parts: Iterable[Arrays], attrib
     """
     files = FILES[attributes["format"]]
     hashes = np.zeros((len(image_ids), files), HASH) if hashes is None else hashes
-    with hdf5_written_whole(path) as file, StopRequest() as stop:
+    with atomic_hdf5(path) as file, StopRequest() as stop:
         sizes, first = [], [0]
         for arrays in parts:
             stop.stop_if_asked()

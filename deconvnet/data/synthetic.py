@@ -239,9 +239,3 @@ def _background(random: np.random.Generator, height: int, width: int) -> np.ndar
         image = np.where(patch[..., None] > 0, colour + wave[..., None], image)
     image += random.normal(0, 5, (height, width, 1))
     return np.clip(image, 0, 255).astype(np.uint8)
-
-
-
-
-
-

@@ -52,7 +52,3 @@ class Aggregation:
         if self.rule == "mean":
             return self.map / self.covering.clamp(min=1)
         return self.map
-
-
-
-

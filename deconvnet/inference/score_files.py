@@ -6,7 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from deconvnet.support.atomic import hdf5_written_whole
+from deconvnet.support.atomic import atomic_hdf5
 from deconvnet.support.errors import UserError
 
 MADE_OF = "image"  # the attribute that holds the hash of the image's content
@@ -21,7 +21,7 @@ def write_scores(path: Path, scores: np.ndarray, kind: str, made_of: str) -> Non
     stored = scores.astype(kind)
     if not np.isfinite(stored).all():
         raise UserError(f"{path}: scores that are not finite as float16: set infer.score_type=float32")
-    with hdf5_written_whole(path) as file:
+    with atomic_hdf5(path) as file:
         file.create_dataset("scores", data=stored, chunks=(1, *stored.shape[1:]), compression="lzf", shuffle=True,
                             fletcher32=True)
         file.attrs[MADE_OF] = np.bytes_(made_of)

@@ -67,7 +67,7 @@ def is_running(process: int) -> bool:
 
 
 @contextmanager
-def hdf5_written_whole(path: Path | str) -> Iterator[h5py.File]:
+def atomic_hdf5(path: Path | str) -> Iterator[h5py.File]:
     """Yields an HDF5 file to write into; it becomes `path` completely or not at all. Raises OSError for a full disk.
 
     HDF5 does not survive a failed write: it prints tracebacks for every open object, and then crashes the process. So

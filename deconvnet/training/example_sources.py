@@ -30,15 +30,16 @@ def make_examples(run: RunFolder, training: TrainingSpec) -> Examples:
     learned, validated = (training_data(run, training, split, augment)
                           for split, augment in ((data.train_split, True), (data.val_split, False)))
     if not len(learned) or not len(validated):
-        raise UserError(f"{_where(run, learned)}: no windows to train on, or none to validate on; are there objects?")
+        raise UserError(f"{_where(run, learned)}: no {training.examples} to train on, or none to validate on; are "
+                        "there objects?")
 
     def order(start: int, stop: int) -> Iterator[tuple[int, int]]:
         return example_order(run, training, learned, ORDER, start, stop)
 
     chosen = _validation_sample(len(validated), training.validation, recipe.seed)
+    log.info("%s: %d training %s, validation on %d of %d", training.title, len(learned), training.examples, len(chosen),
+             len(validated))
     if isinstance(learned, WindowCrops):
-        log.info("%s: %d training windows, validation on %d of %d", training.title, len(learned), len(chosen),
-                 len(validated))
         assert isinstance(validated, WindowCrops)  # both are of the training's kind
         made_of = windows_made_of(learned.rows, validated.rows)
     else:

@@ -1,4 +1,4 @@
-"""A longer train.iterations or fcn.iterations: what is recorded, what is rejected, what becomes outdated.
+"""A longer training (train.iterations, fcn.iterations, ...): what is recorded, what is rejected, what becomes outdated.
 
 The lengthened training is, bit for bit, the one that was as long from the start where its former end was a multiple of
 train.validate_every; else the validation at that end counts too, for best.pt and the plateau rule.

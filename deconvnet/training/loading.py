@@ -85,7 +85,7 @@ def _collate(examples: list[Example | UserError]) -> list[Tensor] | UserError:
     try:
         return next((one for one in examples if isinstance(one, UserError)), None) or default_collate(examples)
     except Exception as error:
-        return UserError(f"a batch of {len(examples)} windows cannot be put together: {describe(error)}")
+        return UserError(f"a batch of {len(examples)} examples cannot be put together: {describe(error)}")
 
 
 def _start_worker(_: int) -> None:

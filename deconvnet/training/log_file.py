@@ -52,7 +52,7 @@ LOG_EVERY = 20  # iterations between lines of log.csv
 
 
 @dataclass
-class _Running:
+class Running:
     """Means since the last line of the log; the time is that of the iterations, without validations and savings."""
 
     losses: list[float] = field(default_factory=list)
@@ -85,7 +85,7 @@ class _Running:
         return {"loss": f"{self.loss:.3f}", "acc": f"{self.accuracy:.3f}", "img_s": f"{self.speed:.0f}"}
 
 
-class _LogFile:
+class LogFile:
     """log.csv; when a training goes on at an iteration, the lines behind it are dropped first."""
 
     def __init__(self, path: Path, iteration: int) -> None:

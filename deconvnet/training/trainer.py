@@ -1,4 +1,4 @@
-"""The training loop, the same for DeconvNet's two stages and for FCN."""
+"""The training loop, the same for every network."""
 
 import contextlib
 import logging
@@ -26,7 +26,7 @@ from deconvnet.support.interrupts import StopRequest
 from deconvnet.support.progress import progress
 from deconvnet.training.checkpoint import load_checkpoint, save_checkpoint
 from deconvnet.training.loading import Batch, load
-from deconvnet.training.log_file import LOG_EVERY, _LogFile, _Running
+from deconvnet.training.log_file import LOG_EVERY, LogFile, Running
 from deconvnet.training.solver import ScheduledSgd
 from deconvnet.training.trace import Trace
 
@@ -75,7 +75,7 @@ class Training:
         self.start_file: Path | None = None  # where they were read
         self.trace = Trace(folder / "trace.json", self.sgd.optimizer)
         self.batch_rows = torch.empty(0, dtype=torch.int64)  # of the last iteration, for messages
-        self.since = _Running()
+        self.since = Running()
         self.unvalidated = False  # whether the validation that is due after the last iteration was broken off
 
     @property
@@ -107,7 +107,7 @@ class Training:
                             "starts over") from None
         self.iteration, self.best, self.origin = content["iteration"], content["best"], content["origin"]
         self.start_file = self.last
-        self.since = _Running(**(content.get("since") or {}))
+        self.since = Running(**(content.get("since") or {}))
         self.unvalidated = content.get("unvalidated", False)
         log.info("%s: resumes at iteration %d", self.plan.name, self.iteration)
         for name, (before, now) in recipe_difference(content["recipe"], recipe_to_dict(self.recipe)).items():
@@ -130,7 +130,7 @@ class Training:
         batches = load(self.examples.training, order, plan.micro_batch, plan.workers)
         self.model.train()
         remove_leftovers(self.folder)
-        rows = _LogFile(self.folder / "log.csv", self.iteration)
+        rows = LogFile(self.folder / "log.csv", self.iteration)
         board = SummaryWriter(str(self.folder), purge_step=self.iteration + 1)
         message = "stops after this iteration and keeps it; Ctrl-C again stops at once"
         # The loader is closed within the request: what is raised while torch ends its processes is lost.
@@ -158,7 +158,7 @@ class Training:
         self.iteration += 1
         self.since.add(loss, accuracy, rate, self.plan.batch, time.perf_counter() - began)
 
-    def _look(self, rows: "_LogFile", board: SummaryWriter) -> None:
+    def _look(self, rows: LogFile, board: SummaryWriter) -> None:
         """Validates and writes to the log after the iterations where that is due."""
         validated = {}
         if self.iteration % self.plan.validate_every == 0 or self.iteration == self.plan.iterations:
@@ -171,7 +171,7 @@ class Training:
             rows.add(line)
             for name, value in line.items():
                 board.add_scalar(name, value, self.iteration)
-            self.since = _Running()
+            self.since = Running()
 
     def _iterate(self, source: Iterator[Batch]) -> tuple[float, float]:
         """One iteration of accumulated passes: its mean loss and pixel accuracy."""
@@ -200,10 +200,10 @@ class Training:
         return losses, float(right) / max(float(counted), 1.0)
 
     def _not_finite(self, what: str, iteration: int) -> UserError:
-        windows = " ".join(self.examples.training.window_id(int(row)) for row in self.batch_rows)
+        examples = " ".join(self.examples.training.window_id(int(row)) for row in self.batch_rows)
         good = f"{self.last} is the last good checkpoint" if self.last.is_file() else "no checkpoint was written yet"
         return UserError(f"{what} at iteration {iteration} of {self.plan.name}: {good}; try a smaller learning rate "
-                         f"(now {self.sgd.rate:g}). The windows of this batch: {windows}")
+                         f"(now {self.sgd.rate:g}). The examples of this batch: {examples}")
 
     def _validate(self) -> dict[str, float]:
         found = validate(self.model, self.examples.validation, self.examples.validation_rows, self.plan.micro_batch,
@@ -214,7 +214,7 @@ class Training:
         log.info("%s %d: validation loss %.3f, pixel accuracy %.4f, mean IoU %.4f, rate %g", self.plan.name,
                  self.iteration, found["validation_loss"], accuracy, found["validation_mean_iou"], self.sgd.rate)
         if found.pop("predicted_objects") == 0:
-            log.warning("!!! %s PREDICTS NOTHING BUT BACKGROUND on all validation windows at iteration %d. That is "
+            log.warning("!!! %s PREDICTS NOTHING BUT BACKGROUND on all validation examples at iteration %d. That is "
                         "normal for a while at the start only; else look at the learning rate, the labels and the "
                         "class list.", self.plan.name, self.iteration)
         self.sgd.validated(accuracy)
@@ -288,7 +288,3 @@ def validate(model: nn.Module, examples: WindowCrops | ImageCanvases, rows: np.n
         "validation_mean_iou": matrix.mean_iou(),
         "predicted_objects": int(matrix.counts[:, 1:].sum()),
     }
-
-
-
-

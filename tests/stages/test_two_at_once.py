@@ -128,5 +128,3 @@ def test_a_set_that_another_command_makes_is_waited_for(tmp_path: Path, caplog: 
 def test_two_downloads_of_one_file(tmp_path: Path) -> None:
     with held(tmp_path / "set.tar"), pytest.raises(UserError, match="set.tar: in use by process"):
         fetch(Remote("http://127.0.0.1:1/set.tar", "set.tar"), tmp_path)
-
-

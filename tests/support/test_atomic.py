@@ -11,16 +11,16 @@ import h5py
 import numpy as np
 import pytest
 
-from deconvnet.support.atomic import atomic_write, hdf5_written_whole, remove_leftovers, write_json, write_text
+from deconvnet.support.atomic import atomic_hdf5, atomic_write, remove_leftovers, write_json, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITER = """
 import sys
 import numpy as np
-from deconvnet.support.atomic import hdf5_written_whole
+from deconvnet.support.atomic import atomic_hdf5
 
 try:
-    with hdf5_written_whole(sys.argv[1]) as file:
+    with atomic_hdf5(sys.argv[1]) as file:
         data = file.create_dataset("data", (0, 100), "f8", maxshape=(None, 100), chunks=(1, 100))
         for row in range(200):
             data.resize(row + 1, axis=0)
@@ -47,14 +47,14 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(suffix: str, tmp_path: P
 
 def test_hdf5_files_come_back(tmp_path: Path) -> None:
     values = np.random.default_rng(0).random((300, 70))
-    with hdf5_written_whole(tmp_path / "a.h5") as file:
+    with atomic_hdf5(tmp_path / "a.h5") as file:
         file["values"] = values
         file.create_dataset("packed", data=values, chunks=(10, 70), compression="lzf")
         assert not (tmp_path / "a.h5").exists()
     with h5py.File(tmp_path / "a.h5") as file:
         np.testing.assert_array_equal(file["values"][:], values)
         np.testing.assert_array_equal(file["packed"][:], values)
-    with pytest.raises(ZeroDivisionError), hdf5_written_whole(tmp_path / "a.h5") as file:
+    with pytest.raises(ZeroDivisionError), atomic_hdf5(tmp_path / "a.h5") as file:
         raise ZeroDivisionError
     with h5py.File(tmp_path / "a.h5") as file:
         assert file["values"].shape == (300, 70)
@@ -75,7 +75,7 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_waits_for_the_hdf5_file(number: int, tmp_path: Path) -> None:
     before = signal.getsignal(number)
-    with pytest.raises(KeyboardInterrupt), hdf5_written_whole(tmp_path / "a.h5") as file:
+    with pytest.raises(KeyboardInterrupt), atomic_hdf5(tmp_path / "a.h5") as file:
         file["first"] = np.arange(5)
         signal.raise_signal(number)
         file["second"] = np.arange(7)

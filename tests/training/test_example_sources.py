@@ -1,6 +1,7 @@
-"""Windows of an earlier version of the program, which lack the recipe keys that were added since, are trained on."""
+"""Where a training's examples come from, and what is said of them."""
 
 import json
+import logging
 
 import h5py
 import pytest
@@ -9,6 +10,20 @@ from deconvnet.models.registry import training_specs
 from deconvnet.support.errors import UserError
 from deconvnet.training.example_sources import make_examples
 from tests.training_runs import build
+
+
+def test_what_is_trained_on_is_told(tmp_path, caplog: pytest.LogCaptureFixture) -> None:
+    """Windows as windows, images as images."""
+    run = build(tmp_path, (1,))
+    voc, data = run.voc(), run.recipe.data
+    images, of_validation = (len(voc.image_ids(split)) for split in (data.train_split, data.val_split))
+    with caplog.at_level(logging.INFO):
+        windows = make_examples(run, training_specs(run.recipe)["stage1"])
+        make_examples(run, training_specs(run.recipe)["fcn8s"])
+    told = [message for message in caplog.messages if "validation on" in message]
+    assert told[0].startswith(f"stage 1: {len(windows.training)} training windows, validation on")
+    chosen = min(run.recipe.fcn.validate_images, of_validation)
+    assert told[1:] == [f"FCN-8s: {images} training images, validation on {chosen} of {of_validation}"]
 
 
 def test_windows_that_lack_keys_added_since_are_as_good(tmp_path) -> None:

@@ -191,7 +191,7 @@ def test_windows_of_different_sizes_are_one_line(windows: Rows) -> None:
             picture, labels, row = super().__getitem__(item)
             return picture[:, : 30 - item[0]], labels, row
 
-    with pytest.raises(UserError, match="a batch of 2 windows cannot be put together: .*size"):
+    with pytest.raises(UserError, match="a batch of 2 examples cannot be put together: .*size"):
         list(load(Odd(windows, None, small_recipe(), True, (0,)), [(0, 3), (1, 4)], 2, 1))
 
 
