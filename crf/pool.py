@@ -1,10 +1,12 @@
 """The dense CRF in several processes, while a network produces the jobs."""
 
 import multiprocessing
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +14,9 @@ from crf.dense import CrfParameters, dense_crf
 
 PENDING_PER_WORKER = 2  # one at work, one waiting: no worker idles, and memory stays bounded
 PENDING_BYTES = 1 << 30  # of probabilities, for large images: a running job takes about 12 times as much
+
+
+Done = TypeVar("Done")
 
 
 class CrfPool:
@@ -46,13 +51,16 @@ class CrfPool:
         """
         return self._map(_labels, jobs)
 
-    def posteriors(self, jobs: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
-        """The same, but yields (key, posterior), float32 C x H x W, as `dense_crf` returns it."""
-        return self._map(dense_crf, jobs)
+    def posteriors(self, jobs: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> Iterator[tuple[str, np.ndarray, float]]:
+        """The same, but yields (key, posterior, seconds): float32 C x H x W, as `dense_crf` returns it, and what that
+        took.
+        """
+        for key, (posterior, seconds) in self._map(_timed_posterior, jobs):
+            yield key, posterior, seconds
 
-    def _map(self, work: Callable[[np.ndarray, np.ndarray, CrfParameters], np.ndarray],
-             jobs: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> Iterator[tuple[str, np.ndarray]]:
-        pending: deque[tuple[str, Future[np.ndarray]]] = deque()
+    def _map(self, work: Callable[[np.ndarray, np.ndarray, CrfParameters], Done],
+             jobs: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> Iterator[tuple[str, Done]]:
+        pending: deque[tuple[str, Future[Done]]] = deque()
         for key, image, probabilities in jobs:
             pending.append((key, self._submit(work, key, image, probabilities)))
             most = max(1, min(self.most_pending, PENDING_BYTES // max(1, probabilities.nbytes)))
@@ -62,8 +70,8 @@ class CrfPool:
         while pending:
             yield _result(*pending.popleft())
 
-    def _submit(self, work: Callable[[np.ndarray, np.ndarray, CrfParameters], np.ndarray], key: str, image: np.ndarray,
-                probabilities: np.ndarray) -> Future[np.ndarray]:
+    def _submit(self, work: Callable[[np.ndarray, np.ndarray, CrfParameters], Done], key: str, image: np.ndarray,
+                probabilities: np.ndarray) -> Future[Done]:
         try:
             return self._executor.submit(work, image, probabilities, self.parameters)
         except BrokenProcessPool as error:
@@ -79,7 +87,13 @@ def _labels(image: np.ndarray, probabilities: np.ndarray, parameters: CrfParamet
     return dense_crf(image, probabilities, parameters).argmax(axis=0).astype(np.uint8)
 
 
-def _result(key: str, future: Future[np.ndarray]) -> tuple[str, np.ndarray]:
+def _timed_posterior(image: np.ndarray, probabilities: np.ndarray,
+                     parameters: CrfParameters) -> tuple[np.ndarray, float]:
+    began = time.perf_counter()
+    return dense_crf(image, probabilities, parameters), time.perf_counter() - began
+
+
+def _result(key: str, future: Future[Done]) -> tuple[str, Done]:
     try:
         return key, future.result()
     except BrokenProcessPool as error:

@@ -16,15 +16,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from deconvnet.inference.segmentation import Segmentation
     from deconvnet.models.build import build_network
     from deconvnet.recipe_files import load_recipe
-    from deconvnet.segmenter import Segmentation, Segmenter
+    from deconvnet.segmenter import Segmenter
 
 __all__ = ["Segmentation", "Segmenter", "build_network", "load_recipe"]
 
 # Imported on first use: the CRF's processes import this package without needing torch.
 _MODULES = {
-    "Segmentation": "deconvnet.segmenter",
+    "Segmentation": "deconvnet.inference.segmentation",
     "Segmenter": "deconvnet.segmenter",
     "build_network": "deconvnet.models.build",
     "load_recipe": "deconvnet.recipe_files",

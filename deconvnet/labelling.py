@@ -8,12 +8,13 @@ import numpy as np
 
 from crf.pool import CrfPool
 from deconvnet.data.images import read_rgb
+from deconvnet.inference.enlarging import most_probable
 from deconvnet.inference.memory import check_memory
 from deconvnet.inference.predictions import Prediction, prediction_settings
 from deconvnet.inference.saved_scores import SavedScores
 from deconvnet.inference.sources import Source
 from deconvnet.run_folder import RunFolder, provenance
-from deconvnet.segmenter import Segmenter, most_probable
+from deconvnet.segmenter import Segmenter
 from deconvnet.support.atomic import remove_leftovers
 from deconvnet.support.errors import LostWorker
 from deconvnet.support.locks import held

@@ -7,8 +7,10 @@ What stages.infer, a notebook, a web server and a worker on another machine all 
 
 import logging
 import threading
+import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -20,18 +22,19 @@ from PIL import Image
 
 from crf.dense import CrfParameters, dense_crf
 from crf.pool import CrfPool
-from deconvnet.data.images import read_rgb, rgb_of
-from deconvnet.data.palette import blended
-from deconvnet.inference.memory import check_memory, check_size
+from deconvnet.data.photographs import Photograph, read_photograph, size_of, working_size
+from deconvnet.inference.enlarging import enlarged_labels
+from deconvnet.inference.memory import check_size
 from deconvnet.inference.networks import ImageScorer, weights_of_run
 from deconvnet.inference.score_files import check_finite
+from deconvnet.inference.segmentation import Segmentation
 from deconvnet.inference.weight_choice import networks_of_files
 from deconvnet.models.registry import NETWORKS as NETWORK_SPECS
 from deconvnet.models.registry import PARTNERS, partner_name
 from deconvnet.recipe import CHECKPOINTS, NETWORKS, PROPOSALS, WINDOWS, Recipe
 from deconvnet.recipe_files import override
 from deconvnet.run_folder import RunFolder, read_run
-from deconvnet.support.errors import LostWorker, UsageError
+from deconvnet.support.errors import LostWorker, UsageError, UserError
 from deconvnet.support.workers import check_workers
 from proposals.build import ProposalWork, warn_of_other_edges
 
@@ -40,30 +43,19 @@ log = logging.getLogger(__name__)
 # torch is imported where it is used, not above: the CRF's processes import this module.
 KEPT = (PROPOSALS, WINDOWS, CHECKPOINTS, NETWORKS)  # of a run, while its images are labelled
 GIVEN = "the image given"  # the name, in messages, of one that is no file
+SMALLER = "lower infer.most_side"  # what makes a photograph take less memory
 
 ImageLike = str | Path | Image.Image | np.ndarray
 
 
-@dataclass(frozen=True, eq=False)  # arrays are not compared by ==
-class Segmentation:
-    """What an image shows, pixel by pixel.
+@dataclass
+class _Scored:
+    """An image that awaits the CRF; its probabilities are held apart from it."""
 
-    labels: uint8 H x W, indices into class_names; the most probable class. probabilities: float32 C x H x W in 0 .. 1,
-    which sum to one over the classes: with the CRF its posterior, else the network's or the ensemble's. proposals:
-    int32 N x 4, x1, y1, x2, y2, 0-based, half-open, best first, of which the best infer.proposals became windows; N is
-    0 where no network sees windows. class_names: C names, 0 is background. image: what was labelled, RGB uint8
-    H x W x 3.
-    """
-
-    labels: np.ndarray
-    probabilities: np.ndarray
-    proposals: np.ndarray
-    class_names: tuple[str, ...]
-    image: np.ndarray
-
-    def overlay(self) -> np.ndarray:
-        """The image with the labels' colours (VOC's) over it, half and half: RGB uint8 H x W x 3."""
-        return blended(self.image, self.labels)
+    given: ImageLike
+    photograph: Photograph
+    boxes: np.ndarray
+    seconds: float
 
 
 class Proposer:
@@ -108,6 +100,7 @@ class Segmenter:
         self.recipe, self.networks, self.crf = recipe, tuple(networks), crf
         self.proposer = Proposer(recipe, edge_model, run)
         self._turn = threading.Lock()
+        self._said: set[str] = set()
 
     def __reduce__(self) -> tuple[Any, ...]:
         edge_model = self.proposer.edge_model
@@ -187,15 +180,13 @@ class Segmenter:
         return self
 
     def __call__(self, image: ImageLike) -> Segmentation:
-        """Labels one image: a path, a PIL image or an array, 8-bit RGB and upright (an array: uint8 H x W x 3).
+        """Labels one image: a path, a PIL image or an array (RGB uint8 H x W x 3).
 
-        Raises UserError, one line, for an image that is something else, damaged, or larger than
-        infer.most_gigabytes allows.
+        Files and PIL images may be of any kind that deconvnet.data.photographs reads. One with a side above
+        infer.most_side is labelled smaller, and its labels are enlarged again. Raises UserError, one line, for an image
+        that is none, damaged, or larger than infer.most_gigabytes allows.
         """
-        picture, boxes, probabilities = self._before_crf(image)
-        if self.crf:
-            probabilities = dense_crf(picture, probabilities, self.crf_parameters)
-        return self._segmentation(picture, boxes, probabilities)
+        return self._finished(*self._before_crf(image, _name(image)))
 
     def segment_many(self, images: Iterable[ImageLike], workers: int = 0) -> Iterator[Segmentation]:
         """Labels images one by one, in their order, as they are asked for; the first that is wrong raises and ends it.
@@ -204,41 +195,72 @@ class Segmenter:
         asks for them has its `if __name__ == "__main__":`); 0: in this one. Raises LostWorker for one that was killed.
         """
         check_workers(workers, least=0)
-        return self._many_with_pool(images, workers) if self.crf and workers else map(self, images)
+        return self._results_of(images, workers)
 
-    def _many_with_pool(self, images: Iterable[ImageLike], workers: int) -> Iterator[Segmentation]:
-        ahead: deque[tuple[np.ndarray, np.ndarray]] = deque()
+    def _results_of(self, images: Iterable[ImageLike], workers: int) -> Iterator[Segmentation]:
+        try:
+            for _, result in self.each(images, workers):
+                yield result
+        except BrokenProcessPool as error:
+            raise LostWorker(str(error), "workers") from None
+
+    def each(self, images: Iterable[ImageLike], workers: int = 0,
+             leave_out: Callable[[ImageLike, UserError], None] | None = None,
+             make_executor: Callable[[int], Executor] | None = None) -> Iterator[tuple[ImageLike, Segmentation]]:
+        """The same, each image with its result; what stages.infer calls.
+
+        leave_out: called with an image that cannot be used and the error, which then ends nothing. make_executor: see
+        CrfPool. Raises BrokenProcessPool for a process that was killed.
+        """
+        ready = self._each_before_crf(images, leave_out)
+        if not (self.crf and workers):
+            for one, probabilities in ready:
+                yield one.given, self._finished(one, probabilities)
+            return
+        ahead: deque[_Scored] = deque()
 
         def jobs() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-            for number, image in enumerate(images):
-                picture, boxes, probabilities = self._before_crf(image)
-                ahead.append((picture, boxes))
-                yield _name(image, number), picture, probabilities
+            for number, (one, probabilities) in enumerate(ready):
+                ahead.append(one)
+                yield _name(one.given, number), one.photograph.image, probabilities
 
-        with CrfPool(self.crf_parameters, workers) as pool:
+        with CrfPool(self.crf_parameters, workers, make_executor) as pool:
+            for _, posterior, seconds in pool.posteriors(jobs()):
+                one = ahead.popleft()
+                yield one.given, self._result(one, posterior, one.seconds + seconds)
+
+    def _each_before_crf(self, images: Iterable[ImageLike], leave_out: Callable[[ImageLike, UserError], None] | None
+                         ) -> Iterator[tuple[_Scored, np.ndarray]]:
+        for number, image in enumerate(images):
             try:
-                for _, posterior in pool.posteriors(jobs()):
-                    yield self._segmentation(*ahead.popleft(), posterior)
-            except BrokenProcessPool as error:
-                raise LostWorker(str(error), "workers") from None
+                yield self._before_crf(image, _name(image, number))
+            except UserError as error:
+                if not leave_out:
+                    raise
+                leave_out(image, error)
 
-    def _before_crf(self, image: ImageLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The image as an array, its proposals, and the networks' probabilities."""
-        kinds, name = [network.kind for network in self.networks], _name(image)
-        if isinstance(image, str | Path):
-            check_memory(Path(image), self.recipe, kinds, self.crf)
-            picture = read_rgb(image)
-        else:
-            picture = rgb_of(image, name)
-            check_size(name, picture.shape[:2], self.recipe, kinds, self.crf)
+    def _before_crf(self, image: ImageLike, name: str) -> tuple[_Scored, np.ndarray]:
+        """The photograph, its proposals, and the networks' probabilities."""
+        began, most_side = time.perf_counter(), self.recipe.infer.most_side
+        kinds = [network.kind for network in self.networks]
+        check_size(name, working_size(size_of(image, name), most_side), self.recipe, kinds, self.crf, SMALLER)
+        photograph = read_photograph(image, name, most_side)
+        self._say(name, photograph.conversions)
         boxes = np.zeros((0, 4), np.int32)
         with self._turn:
             if any(network.sees_windows for network in self.networks):
-                boxes = self.proposer.boxes(picture)
-            scores = [network(name, picture, lambda: boxes) for network in self.networks]
+                boxes = self.proposer.boxes(photograph.image)
+            scores = [network(name, photograph.image, lambda: boxes) for network in self.networks]
             for one in scores:
                 check_finite(one, name)
-            return picture, boxes, self.probabilities(scores)
+            probabilities = self.probabilities(scores)
+        return _Scored(image, photograph, boxes, time.perf_counter() - began), probabilities
+
+    def _say(self, name: str, conversions: tuple[str, ...]) -> None:
+        for one in conversions:
+            if one not in self._said:
+                self._said.add(one)
+                log.info("%s: %s (others like it are not mentioned again)", name, one)
 
     def probabilities(self, scores: Sequence[np.ndarray]) -> np.ndarray:
         """Class probabilities, float32 C x H x W, of the scores of each of the networks, before the CRF."""
@@ -248,13 +270,18 @@ class Segmenter:
             return ensemble(scores[0], scores[1], self.recipe.infer.ensemble_rule)
         return softmax(scores[0])
 
-    def _segmentation(self, picture: np.ndarray, boxes: np.ndarray, probabilities: np.ndarray) -> Segmentation:
-        return Segmentation(most_probable(probabilities), probabilities, boxes, self.class_names, picture)
+    def _finished(self, one: _Scored, probabilities: np.ndarray) -> Segmentation:
+        """After the CRF, in this process."""
+        began = time.perf_counter()
+        if self.crf:
+            probabilities = dense_crf(one.photograph.image, probabilities, self.crf_parameters)
+        return self._result(one, probabilities, one.seconds + time.perf_counter() - began)
 
-
-def most_probable(probabilities: np.ndarray) -> np.ndarray:
-    """Labels, uint8 H x W, of class probabilities C x H x W."""
-    return probabilities.argmax(0).astype(np.uint8)
+    def _result(self, one: _Scored, probabilities: np.ndarray, seconds: float) -> Segmentation:
+        began = time.perf_counter()
+        labels = enlarged_labels(probabilities, one.photograph.size)
+        return Segmentation(labels, probabilities, one.boxes, self.class_names, one.photograph.image,
+                            one.photograph.conversions, seconds + time.perf_counter() - began)
 
 
 def _partner(name: str) -> str:

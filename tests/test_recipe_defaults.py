@@ -106,6 +106,7 @@ SOURCES = {
     "infer.window_batch": (50, "ours"),
     "infer.score_type": ("float16", "ours: what the 8 MB an image of docs/reproduction.md are reckoned with"),
     "infer.most_gigabytes": (5.0, "ours: an image larger than a camera's photograph is refused, not the machine lost"),
+    "infer.most_side": (1000, "ours: twice VOC's photographs; a split's images are never shrunk"),
     "crf.gaussian_sxy": (3.0, "R"),
     "crf.gaussian_weight": (3.0, "R"),
     "crf.bilateral_sxy": (20.0, "R"),
@@ -132,7 +133,7 @@ def test_a_default_is_its_sources(name: str) -> None:
 MAY_BE_0 = """proposals.min_score windows.stage2_overlap network.bn_eps network.deconv_std network.conv_std solver.lr
 solver.momentum solver.weight_decay solver.bias_lr solver.bias_decay train.validate_windows train.workers fcn.lr
 fcn.momentum fcn.weight_decay fcn.validate_images segnet.lr segnet.momentum segnet.weight_decay segnet.validate
-infer.least_side crf.gaussian_weight crf.bilateral_weight
+infer.least_side infer.most_side crf.gaussian_weight crf.bilateral_weight
 crf.iterations seed""".split()
 MUST_NOT_BE_0 = """data.least_object_pixels proposals.count proposals.alpha proposals.beta proposals.eta windows.enlarge
 windows.warp windows.stage2_top network.width network.input solver.lr_factor solver.lr_patience train.batch

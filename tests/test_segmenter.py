@@ -1,5 +1,6 @@
 """The public API: Segmenter against an account of section 5 of its own, what it takes and gives, threads, processes."""
 
+import logging
 import multiprocessing
 import os
 import pickle
@@ -20,6 +21,7 @@ from PIL import Image
 
 import deconvnet
 from deconvnet import Segmentation, Segmenter, build_network, load_recipe
+from deconvnet.data.photographs import SHRUNK
 from deconvnet.models.deconvnet import DeconvNet
 from deconvnet.models.network_files import save_network
 from deconvnet.models.registry import NETWORKS, PARTNERS
@@ -28,6 +30,7 @@ from deconvnet.models.weight_files import read_safetensors, save_safetensors
 from deconvnet.recipe import recipe_to_dict
 from deconvnet.support.errors import LostWorker, UsageError, UserError
 from tests.narrow import KEYS, NARROW, Case, agree, copied, infer, labels, randomised
+from tests.photographs import cases, write
 from tests.reference_inference import crf, softmax
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -154,12 +157,11 @@ def test_paths_pil_images_and_arrays(runs: dict[str, Path], case: Case) -> None:
     read_only = image.copy()
     read_only.flags.writeable = False
     same(segmenter(read_only), first)
-    turned = Image.fromarray(image)
-    turned.getexif()[0x0112] = 6
     for wrong, words in ((Path("none.png"), "none.png: no such image"), (image[..., 0], "shape"),
                          (image.astype(float), "float64"), (image[:0], "shape"), (image.tolist(), "a list"),
-                         (np.dstack([image, image[..., :1]]), "shape"), (turned.convert("L"), "L image"),
-                         (turned, "EXIF"), (np.zeros((8000, 8000, 3), np.uint8), "8000x8000 is too large")):
+                         (np.dstack([image, image[..., :1]]), "shape"),
+                         (Image.fromarray(image[..., 0].astype(np.float32)), "32-bit floating point"),
+                         (np.broadcast_to(np.uint8(0), (20_000, 20_000, 3)), "20000x20000 is too large")):
         with pytest.raises(UserError, match=words) as error:
             segmenter(wrong)
         assert "\n" not in str(error.value)
@@ -167,6 +169,65 @@ def test_paths_pil_images_and_arrays(runs: dict[str, Path], case: Case) -> None:
     for large in (path, image):
         with pytest.raises(UserError, match="infer.most_gigabytes=0.001"):
             small(large)
+
+
+def test_photographs_of_every_kind(runs: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Labelled as the 8-bit RGB picture that each shows; each conversion is said once, with the first that needs it."""
+    caplog.set_level(logging.INFO)
+    segmenter, found = Segmenter.from_run(runs["paper"], "fcn8s", device="cpu"), [*cases(), *cases()[5:9]]
+    for name, _, seen, sentences, error in found:
+        path = write(tmp_path, found)[name]
+        result = segmenter(path)
+        assert result.conversions == sentences and result.labels.shape == seen.shape[:2]
+        if not error:
+            np.testing.assert_array_equal(result.image, seen)
+            np.testing.assert_array_equal(result.labels, segmenter(seen).labels)
+        with Image.open(path) as opened:
+            assert segmenter(opened).conversions == sentences
+    told = [record.getMessage() for record in caplog.records if "not mentioned again" in record.getMessage()]
+    kinds = {sentence for _, _, _, sentences, _ in found for sentence in sentences}
+    assert len(told) == len(kinds) and all(sum(kind in line for line in told) == 1 for kind in kinds)
+    assert "grey.jpg: grey; all three colours get its values" in "\n".join(told)
+
+
+def test_a_large_photograph_is_labelled_smaller(runs: dict[str, Path], case: Case, tmp_path: Path) -> None:
+    """As its smaller self is; the labels alone are of full size, turned as the photograph is."""
+    image = case.images[FIRST]
+    large = Image.fromarray(image).resize((image.shape[1] * 3, image.shape[0] * 3), Image.Resampling.NEAREST)
+    side = max(image.shape)
+    segmenter = Segmenter.from_run(runs["paper"], ensemble="fcn", crf=True, device="cpu",
+                                   set=[f"infer.most_side={side}"])
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    large.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "turned.png", exif=exif)
+    for given in (large, np.array(large), tmp_path / "turned.png"):
+        for result in (segmenter(given), next(segmenter.segment_many([given], 1))):
+            small = segmenter(result.image)
+            assert result.image.shape == image.shape and np.abs(result.image.astype(int) - image).mean() < 4
+            assert result.labels.shape == (large.height, large.width) and small.labels.shape == image.shape[:2]
+            np.testing.assert_array_equal(result.probabilities, small.probabilities)
+            np.testing.assert_array_equal(result.proposals, small.proposals)
+            assert (result.labels[1::3, 1::3] == small.labels).mean() > 0.999  # at the centres of the smaller pixels
+            assert SHRUNK.format(side) in result.conversions and result.seconds > 0
+            assert result.overlay().shape == image.shape
+    whole = Segmenter.from_run(runs["paper"], "fcn8s", device="cpu", set=["infer.most_side=0"])(large)
+    assert whole.image.shape[:2] == whole.labels.shape == (large.height, large.width) and not whole.conversions
+    tight = [f"infer.most_side={side}", f"infer.most_gigabytes={whole.labels.size * 50 / 1e9}"]
+    assert Segmenter.from_run(runs["paper"], "fcn8s", device="cpu", set=tight)(large).labels.shape == whole.labels.shape
+    with pytest.raises(UserError, match="lower infer.most_side or, where there is the memory"):
+        Segmenter.from_run(runs["paper"], "fcn8s", device="cpu", set=["infer.most_side=0", tight[1]])(large)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_cannot_be_used_is_left_out(runs: dict[str, Path], case: Case, tmp_path: Path, workers: int) -> None:
+    (tmp_path / "cut.png").write_bytes(b"no image")
+    segmenter = Segmenter.from_run(runs["paper"], "fcn8s", crf=True, device="cpu")
+    given, left_out = [tmp_path / "cut.png", case.images[FIRST], Path("none.png"), case.images[SECOND]], []
+    found = [*segmenter.each(given, workers, lambda image, error: left_out.append((image, str(error))))]
+    assert [image for image, _ in found] == given[1::2]
+    for image, result in found:
+        same(result, segmenter(image))
+    assert [image for image, _ in left_out] == given[::2] and all(str(image) in text for image, text in left_out)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

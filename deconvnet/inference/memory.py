@@ -41,8 +41,9 @@ def check_memory(path: Path, recipe: Recipe, networks: list[str], crf: bool) -> 
     check_size(str(path), read_size(path), recipe, networks, crf)
 
 
-def check_size(name: str, size: tuple[int, int], recipe: Recipe, networks: list[str], crf: bool) -> None:
-    """The same of an image of this size (height, width). name: in the message."""
+def check_size(name: str, size: tuple[int, int], recipe: Recipe, networks: list[str], crf: bool,
+               remedy: str = "shrink the image") -> None:
+    """The same of an image of this size (height, width). name, remedy: in the message."""
     height, width = size
     most, pixel = recipe.infer.most_gigabytes, bytes_a_pixel((height, width), recipe, networks, crf)
     need = height * width * pixel / 1e9
@@ -50,5 +51,5 @@ def check_size(name: str, size: tuple[int, int], recipe: Recipe, networks: list[
         how = f"{len(recipe.data.classes)} classes{' and --crf' if crf else ''}"
         raise UserError(f"{name}: {width}x{height} is {height * width / 1e6:.1f} megapixels; with {how} that takes "
                         f"{need:.1f} GB of memory, and infer.most_gigabytes={most:g} allows {most * 1e3 / pixel:.1f} "
-                        f"megapixels: shrink the image{', leave out --crf' if crf else ''} or, where there is the "
+                        f"megapixels: {remedy}{', leave out --crf' if crf else ''} or, where there is the "
                         f"memory, --set infer.most_gigabytes={need + 1:.0f}")

@@ -2,10 +2,8 @@
 
 import os
 import shutil
-import struct
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import pytest
@@ -16,20 +14,10 @@ from deconvnet.inference.memory import bytes_a_pixel, check_memory
 from deconvnet.recipe_files import load_recipe
 from deconvnet.support.errors import UserError
 from tests.peak_memory import photograph
+from tests.photographs import header
 from tests.stages.test_infer_command import folder, infer, networks, pngs, refused, voc  # noqa: F401 (fixtures)
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def header(path: Path, width: int, height: int, colour: int = 2) -> Path:
-    """A PNG that says its size and holds no pixel: whoever decodes it finds it cut short. colour: 2 RGB, 3 palette."""
-    def chunk(name: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
-
-    palette = chunk(b"PLTE", bytes(3)) if colour == 3 else b""
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0))
-                     + palette + chunk(b"IDAT", b""))
-    return path
 
 
 @pytest.mark.filterwarnings("error")

@@ -42,7 +42,7 @@ from stages import bn_statistics, infer, train
 KEYS = tuple(recipe_keys())
 ARITHMETIC = {"runtime.precision", "runtime.channels_last", "runtime.compile"}
 INFERENCE = {"infer.proposals", "infer.least_side", "infer.resize", "infer.aggregate", "infer.outside",
-             "infer.ensemble_rule", "infer.window_batch", "infer.score_type", "infer.most_gigabytes"}
+             "infer.ensemble_rule", "infer.window_batch", "infer.score_type", "infer.most_gigabytes", "infer.most_side"}
 CRF = {"crf.gaussian_sxy", "crf.gaussian_weight", "crf.bilateral_sxy", "crf.bilateral_srgb", "crf.bilateral_weight",
        "crf.iterations", "crf.normalization"}
 STATISTICS = {"bn_statistics.batches", "bn_statistics.batch", "bn_statistics.variance"}
