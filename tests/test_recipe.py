@@ -127,7 +127,7 @@ def test_keys_that_were_added_since_a_recipe_was_recorded_have_their_defaults(tm
         load_recipe(tmp_path / "older.yaml", complete=True)
     recorded = {"seed": 3}
     others = {name: value for name, value in DEFAULTS.items()
-              if name in ("data.format", "proposals.source") or name.startswith("segnet.")}
+              if name in ("data.format", "proposals.source", "infer.most_side") or name.startswith("segnet.")}
     assert with_added_keys(recorded) == {"seed": 3, "train.validate_crop": "centre", **others}
     assert with_added_keys({"train.validate_crop": "whole"}) == {"train.validate_crop": "whole", **others}
 
