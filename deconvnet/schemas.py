@@ -122,6 +122,12 @@ class NetworkAbout(Schema):
     recipe: dict[str, Any] = {}
 
 
+class OnnxAbout(NetworkAbout):
+    """The metadata of an ONNX file: those of the network, and the side of the square images that the graph takes."""
+
+    side: Annotated[int, Field(ge=1)]
+
+
 class RowAttributes(Schema):
     """The attributes of a file of proposals or windows, after its format and format version were checked."""
 

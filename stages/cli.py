@@ -83,12 +83,17 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
+def add_run(parser: argparse._ActionsContainer) -> None:
+    """--run."""
+    parser.add_argument("--run", type=Path, metavar="FOLDER",
+                        default=Path(os.environ.get("DECONVNET_RUN", DEFAULT_RUN)),
+                        help=f"run folder (default: $DECONVNET_RUN, else {DEFAULT_RUN})")
+
+
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """--run, --recipe, --set, --voc-root: the same for every command."""
     group = parser.add_argument_group("run")
-    group.add_argument("--run", type=Path, metavar="FOLDER",
-                       default=Path(os.environ.get("DECONVNET_RUN", DEFAULT_RUN)),
-                       help=f"run folder (default: $DECONVNET_RUN, else {DEFAULT_RUN})")
+    add_run(group)
     group.add_argument("--recipe", metavar="NAME",
                        help="a recipe of experiments/recipes or a YAML file (default: the run's own, else "
                             f"{DEFAULT_RECIPE})")

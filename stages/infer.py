@@ -57,7 +57,8 @@ def parse() -> argparse.ArgumentParser:
     images.add_argument("--split", help="a split list's name (default: the recipe's validation split)")
     images.add_argument("--images", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="label these images instead")
     parser.add_argument("--weights", type=Path, metavar="FILE",
-                        help="the model's (default: the run's; DeconvNet's of stage 2, else stage 1)")
+                        help="the model's, stages.export's .onnx file too (default: the run's; DeconvNet's of stage 2, "
+                             "else stage 1)")
     for partner, kind in PARTNERS.items():
         parser.add_argument(f"--{partner}-weights", type=Path, metavar="FILE",
                             help=f"{kind}'s, a file of this project or a published one (default: the run's)")

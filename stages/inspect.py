@@ -78,13 +78,26 @@ def print_safetensors(path: Path) -> None:
 
     tensors, metadata = read_safetensors(path)
     print(f"{path}: weights" + ("" if metadata else ", not of this project (no description in it)"))
-    recipe = metadata.pop("recipe", None)
-    for name, value in metadata.items():
-        print(f"  {name}: {json.dumps(value)}")
-    print()
-    if recipe:
-        print_differences(recipe)
+    print_about(metadata)
     print_tensors(tensors)
+
+
+def print_onnx(path: Path) -> None:
+    """An exported network: what the file says of it."""
+    from deconvnet.models.onnx_files import read_about
+
+    print(f"{path}: network for onnxruntime")
+    print_about(read_about(path))
+
+
+def print_about(metadata: dict[str, Any]) -> None:
+    """What a network's file says of it, and how its recipe differs from the paper's."""
+    for name, value in metadata.items():
+        if name != "recipe":
+            print(f"  {name}: {json.dumps(value)}")
+    print()
+    if metadata.get("recipe"):
+        print_differences(metadata["recipe"])
 
 
 def print_hdf5(path: Path) -> None:
@@ -172,7 +185,8 @@ def _short(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-PRINTERS = {".pt": print_checkpoint, ".safetensors": print_safetensors, ".h5": print_hdf5, ".hdf5": print_hdf5}
+PRINTERS = {".pt": print_checkpoint, ".safetensors": print_safetensors, ".onnx": print_onnx, ".h5": print_hdf5,
+            ".hdf5": print_hdf5}
 
 
 def main(options: argparse.Namespace) -> None:

@@ -82,9 +82,10 @@ def test_readme_names_commands_and_prerequisites() -> None:
         assert wanted in readme, f"README.md does not name {wanted}"
 
 
-def test_whoever_can_run_the_tests_can_build_the_docs(project: dict[str, Any]) -> None:
+@pytest.mark.parametrize("extra", ["docs", "export", "heic"])
+def test_whoever_can_run_the_tests_can_do_the_rest(project: dict[str, Any], extra: str) -> None:
     extras = project["optional-dependencies"]
-    assert set(extras["docs"]) <= set(extras["test"])
+    assert set(extras[extra]) <= set(extras["test"])
 
 
 def test_ci_runs_make_test() -> None:

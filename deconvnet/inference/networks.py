@@ -51,15 +51,22 @@ class ImageScorer:
         return self.spec.scores_name(self.recipe, self.recipe.infer.aggregate)
 
     def open(self) -> None:
-        """Reads the weights. Raises UserError for a file that is no network of this recipe, or a wrong device."""
+        """Reads the weights. Raises UserError for a file that is no network of this recipe, UsageError for a device
+        that is not there, or that does not run this file.
+        """
         _ = self._opened
 
     @cached_property
     def _opened(self) -> "tuple[nn.Module, torch.device]":
         from deconvnet.models.network_files import load_network
+        from deconvnet.models.onnx_files import SUFFIX
         from deconvnet.runtime import choose_device, prepare
 
-        device = choose_device(self.device_name)
+        on_cpu = self.weights.suffix == SUFFIX
+        if on_cpu and self.device_name not in ("auto", "cpu"):
+            raise UsageError(f"--device {self.device_name}: {self.weights} is an ONNX file, and those run on the CPU: "
+                             "leave --device out, or give the safetensors file that it was exported from")
+        device = choose_device("cpu" if on_cpu else self.device_name)
         model = load_network(self.weights, self.kind, self.recipe)
         return prepare(model, self.recipe.runtime, device).eval(), device
 

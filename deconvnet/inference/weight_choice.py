@@ -39,12 +39,13 @@ def networks_of_files(paths: list[Path], recipe: Recipe | Path | str | None) -> 
 
 def _read(path: Path) -> tuple[str, dict[str, object]]:
     """A file's network and the recipe in it, {} where it has none."""
+    from deconvnet.models.onnx_files import SUFFIX, read_about
     from deconvnet.models.weight_files import read_metadata
 
     published = [spec.name for spec in NETWORKS.values() if path.suffix in spec.published]
     if published:
         return published[0], {}
-    about = read_metadata(path)
+    about = read_about(path) if path.suffix == SUFFIX else read_metadata(path)
     if about.get("kind") not in NETWORKS:
         raise UserError(f"{path}: not a network's file of this project; stages.train and stages.import_caffe write "
                         "them")

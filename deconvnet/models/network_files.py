@@ -1,4 +1,4 @@
-"""Saving networks to and loading them from safetensors files, one each.
+"""Saving networks to and loading them from safetensors files, one each; loading ONNX files of stages.export too.
 
 The metadata describe the network (kind, width, input or fc6_kernel, classes and their names), so that a file that does
 not match a recipe is rejected with the difference; whether BN statistics were measured (bn); and the whole recipe.
@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from deconvnet.models.build import build_network
+from deconvnet.models.onnx_files import SUFFIX, OnnxNetwork
 from deconvnet.models.registry import NETWORKS
 from deconvnet.models.weight_files import read_safetensors, save_safetensors
 from deconvnet.models.weights import COUNTER, load_into
@@ -34,9 +35,12 @@ def save_network(model: nn.Module, path: Path, kind: str, recipe: Recipe, bn: st
 def load_network(path: Path, kind: str, recipe: Recipe) -> nn.Module:
     """A network in evaluation mode, from a file of this project or one that stages.import_caffe wrote.
 
-    NetworkSpec.published: an FCN-8s may also be wkentaro's fcn8s_from_caffe.pth. Raises UserError if the file has no
-    network, one that does not match the recipe (naming the difference), or no measured BN statistics.
+    An ONNX file of stages.export becomes a module that onnxruntime computes, on the CPU. NetworkSpec.published: an
+    FCN-8s may also be wkentaro's fcn8s_from_caffe.pth. Raises UserError if the file has no network, one that does not
+    match the recipe (naming the difference), or no measured BN statistics.
     """
+    if path.suffix == SUFFIX:
+        return _load_onnx(path, kind, recipe)
     published = NETWORKS[kind].published.get(path.suffix)
     if published:
         model = build_network(kind, recipe)
@@ -55,6 +59,25 @@ def load_unmeasured(path: Path, kind: str, recipe: Recipe) -> tuple[nn.Module, d
     if "kind" not in metadata:
         raise UserError(f"{path}: not a network file of this project; stages.train and stages.import_caffe write "
                         "them")
+    _check_about(metadata, path, kind, recipe)
+    model = build_network(kind, recipe)
+    left_out = (COUNTER, *STATISTICS) if metadata.get("bn") == "unmeasured" else (COUNTER,)
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(left_out)}
+    load_into(model, tensors, [name for name in model.state_dict() if not name.endswith(left_out)], str(path))
+    return model, metadata
+
+
+def _load_onnx(path: Path, kind: str, recipe: Recipe) -> nn.Module:
+    network = OnnxNetwork(path)
+    _check_about(network.about, path, kind, recipe)
+    if (side := NETWORKS[kind].side(recipe)) != network.about["side"]:
+        raise UserError(f"{path}: exported for images of side {network.about['side']}; the recipe has {side}: export "
+                        "it again, with that recipe")
+    return network.eval()
+
+
+def _check_about(metadata: dict[str, Any], path: Path, kind: str, recipe: Recipe) -> None:
+    """Raises UserError, which names the difference, unless the metadata are of this kind and recipe."""
     for name, here in description(kind, recipe).items():
         if name in metadata and metadata[name] != here:
             raise UserError(f"{path}: a network with {name} = {metadata[name]!r}; the recipe has {here!r}")
@@ -62,8 +85,3 @@ def load_unmeasured(path: Path, kind: str, recipe: Recipe) -> tuple[nn.Module, d
     for index, (there, here) in enumerate(zip_longest(names, recipe.data.classes)):
         if there != here:
             raise UserError(f"{path}: a network whose class {index} is {there!r}; the recipe has {here!r}")
-    model = build_network(kind, recipe)
-    left_out = (COUNTER, *STATISTICS) if metadata.get("bn") == "unmeasured" else (COUNTER,)
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(left_out)}
-    load_into(model, tensors, [name for name in model.state_dict() if not name.endswith(left_out)], str(path))
-    return model, metadata

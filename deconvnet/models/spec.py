@@ -90,6 +90,10 @@ class NetworkSpec:
     in_table: bool = True
     published: "dict[str, Callable[[Path, Recipe], dict[str, Tensor]]]" = field(default_factory=dict)
 
+    def side(self, recipe: Recipe) -> int:
+        """The side of the square that it sees: a window, or the canvas that a whole image stands on."""
+        return recipe.network.input if self.examples(recipe) == WINDOWS else self.canvas(recipe)
+
     def scores_name(self, recipe: Recipe, aggregate: str) -> str:
         """deconvnet-max, fcn8s: the name of its label maps; with the aggregation if it sees windows."""
         return f"{self.name}-{aggregate}" if self.examples(recipe) == WINDOWS else self.name
