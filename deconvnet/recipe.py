@@ -28,6 +28,13 @@ MANY = 10**9  # for plain counts: iterations, pixels
 MOST_BOXES = 200_000
 MOST_BATCH = 1 << 16
 MOST_SIDE = 4096
+UNIT, PRESERVE = "unit", "preserve"
+BN_START = (
+    "batch normalisation at the start; unit: scale 1, shift 0 (torch's; network.bn_shift changes it); preserve: where "
+    "VGG16's weights are read, each layer's starts with the scale and shift that undo it, measured on training "
+    "examples, so that at first the layers compute what VGG16 computes (our choice)")
+TRUNK_LR = ("learning rate of VGG16's 13 convolutions (with their BN), as a multiple: 1 [P, R]; 0 freezes them, and "
+            "nothing is computed for them backwards")
 
 
 def key(default: Any, note: str, choices: tuple[str, ...] = (), least: float | None = None,
@@ -156,6 +163,9 @@ class Network:
                         most=1e3)
     bn_shift: float = key(0.0, "BN's initial shift: 0 (not in the paper: torch's value); 0.001 [R]", least=-1e3,
                           most=1e3)
+    bn_start: str = key(UNIT, BN_START, choices=(UNIT, PRESERVE), shapes=(CHECKPOINTS,), added=5)
+    fc_channels: int = key(4096, "channels of fc6 and fc7, before network.width [P Table 2]", least=1, most=MOST_BATCH,
+                           added=5)
     deconv_std: float = key(
         0.01, "standard deviation of the Gaussian that initialises the deconvolution layers and the score layer [P "
               "6.1, R]; 0: He's", least=0.0, most=1e3
@@ -184,6 +194,7 @@ class Solver:
     )
     bias_lr: float = key(2.0, "learning rate of biases, as a multiple [R]", least=0.0, most=1e3)
     bias_decay: float = key(0.0, "weight decay of biases, as a multiple [R]", least=0.0, most=1e3)
+    trunk_lr: float = key(1.0, TRUNK_LR, least=0.0, most=1e3, added=5)
     rate_rule: str = key(
         "plateau",
         "plateau: drop when validation accuracy stops rising [P 6.1]; step: drop every lr_step iterations [R]; "
@@ -249,7 +260,17 @@ class Fcn:
         most=MOST_SIDE, shapes=(CHECKPOINTS, SCORES)
     )
     fc6_kernel: int = key(7, "kernel of fc6; conv1_1's padding follows: 16 * (k - 1) + 4, 100 for 7", least=3, most=63)
+    fc_channels: int = key(4096, "channels of fc6 and fc7, before fcn.width; as published", least=1, most=MOST_BATCH,
+                           shapes=(CHECKPOINTS, SCORES), added=5)
     batch_norm: bool = key(False, "false: as published; true: makes training without ImageNet weights possible")
+    bn_start: str = key(UNIT, BN_START, choices=(UNIT, PRESERVE), added=5)
+    scaled_skips: bool = key(
+        False,
+        "pool4 and pool3 are multiplied by 0.01 and 0.0001 before they are scored: false [the paper]; true [the later "
+        "voc-fcn8s-atonce], which admits higher learning rates",
+        shapes=(CHECKPOINTS, SCORES),
+        added=5,
+    )
     staged: bool = key(True, "train 32s, then 16s from it, then 8s (as published); false: 8s directly")
     iterations: list[int] = key([20000, 10000, 10000], "32s, 16s, 8s; directly: only the last one", least=1,
                                 most=MANY, shapes=NOTHING)
@@ -258,6 +279,7 @@ class Fcn:
     lr: float = key(1e-4, "as published for VGG16", least=0.0, most=1e3)
     momentum: float = key(0.9, "as published", least=0.0, most=0.9999)
     weight_decay: float = key(5e-4, "as published", least=0.0, most=1e3)
+    trunk_lr: float = key(1.0, TRUNK_LR, least=0.0, most=1e3, added=5)
     validate_images: int = key(200, "validation images, drawn once with the seed; 0: all", least=0, most=MANY)
 
 
@@ -276,7 +298,9 @@ class SegNet:
     batch: int = key(12, "images or windows per iteration, as published", least=2, most=MOST_BATCH, added=4)
     micro_batch: int = key(4, "images or windows per forward pass, over which BN computes its statistics", least=2,
                            most=MOST_BATCH, added=4)
+    bn_start: str = key(UNIT, BN_START, choices=(UNIT, PRESERVE), added=5)
     lr: float = key(0.1, "learning rate, as published", least=0.0, most=1e3, added=4)
+    trunk_lr: float = key(1.0, TRUNK_LR, least=0.0, most=1e3, added=5)
     momentum: float = key(0.9, "as published", least=0.0, most=0.9999, added=4)
     weight_decay: float = key(5e-4, "of the authors' Caffe solver", least=0.0, most=1e3, added=4)
     validate: int = key(200, "validation images or windows, drawn once with the seed; 0: all", least=0, most=MANY,

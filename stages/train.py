@@ -23,7 +23,7 @@ def main(options: argparse.Namespace) -> None:
 
     from deconvnet.runtime import choose_device, seed_everything
     from deconvnet.training.lengthening import check_iterations
-    from deconvnet.training.schedules import asked_for, train_all
+    from deconvnet.training.schedules import Given, asked_for, train_all
 
     by_stage = NETWORKS[options.model].by_stage
     if by_stage != (options.stage is not None):
@@ -40,7 +40,7 @@ def main(options: argparse.Namespace) -> None:
         with contextlib.ExitStack() as locks:
             for training in trainings:
                 locks.enter_context(held(run.training(training.name)))
-            train_all(run, trainings, options.vgg16, options.resume, device)
+            train_all(run, trainings, Given(options.vgg16, options.weights), options.resume, device)
     except KeyboardInterrupt:
         raise KeyboardInterrupt("what was finished is kept: run the same command with --resume to continue") from None
     except torch.OutOfMemoryError:
@@ -58,7 +58,11 @@ def parse() -> argparse.ArgumentParser:
     parser.add_argument("--model", choices=tuple(NETWORKS), default="deconvnet",
                         help="fcn8s trains fcn32s and fcn16s first where the recipe's fcn.staged says so "
                              "(default: deconvnet)")
-    parser.add_argument("--vgg16", type=Path, metavar="FILE", help="torchvision's VGG16 weights, to start from")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--vgg16", type=Path, metavar="FILE",
+                       help="VGG16's weights, to start from: torchvision's, or its convolutions as .safetensors")
+    start.add_argument("--weights", type=Path, metavar="FILE",
+                       help="a network's file, to fine-tune: what fits is kept; other classes get new score layers")
     parser.add_argument("--resume", action="store_true", help="resume from the last checkpoint")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
     return parser

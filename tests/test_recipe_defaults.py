@@ -47,6 +47,8 @@ SOURCES = {
     "network.batch_norm": (True, "P 4.1"),
     "network.bn_eps": (1e-5, "torch"),
     "network.bn_shift": (0.0, "torch"),
+    "network.bn_start": ("unit", "torch"),
+    "network.fc_channels": (4096, "P Table 2"),
     "network.deconv_std": (0.01, "R: N(0, 0.01); P 6.1 says zero-mean Gaussians"),
     "network.conv_std": (0.0, "ours: He's, where no VGG16 file fills a layer"),
     "solver.lr": (0.01, "P 6.1"),
@@ -56,6 +58,7 @@ SOURCES = {
     "solver.momentum_rule": ("torch", "torch"),
     "solver.bias_lr": (2.0, "R"),
     "solver.bias_decay": (0.0, "R"),
+    "solver.trunk_lr": (1.0, "P 6.1, R: one rate for all weights"),
     "solver.rate_rule": ("plateau", "P 6.1: reduced when validation accuracy stops improving"),
     "solver.lr_factor": (0.1, "P 6.1: by an order of magnitude"),
     "solver.lr_step": ([9000, 10000], "R: stage 1, stage 2"),
@@ -75,7 +78,10 @@ SOURCES = {
     "fcn.width": (1.0, "Long: VGG16"),
     "fcn.canvas": (500, "R: zero-padded to 500 x 500"),
     "fcn.fc6_kernel": (7, "Long: VGG16's fc6"),
+    "fcn.fc_channels": (4096, "Long: VGG16"),
     "fcn.batch_norm": (False, "Long"),
+    "fcn.bn_start": ("unit", "torch"),
+    "fcn.scaled_skips": (False, "Long"),
     "fcn.staged": (True, "Long: 32s, then 16s, then 8s"),
     "fcn.iterations": ([20000, 10000, 10000], "ours"),
     "fcn.batch": (20, "Long: 20 images"),
@@ -83,6 +89,7 @@ SOURCES = {
     "fcn.lr": (1e-4, "Long: 1e-4 for FCN-VGG16"),
     "fcn.momentum": (0.9, "Long"),
     "fcn.weight_decay": (5e-4, "Long: 5e-4"),
+    "fcn.trunk_lr": (1.0, "Long: one rate for all weights"),
     "fcn.validate_images": (200, "ours"),
     "segnet.examples": ("images", "Badrinarayanan: whole images"),
     "segnet.width": (1.0, "Badrinarayanan: VGG16's convolutions"),
@@ -90,9 +97,11 @@ SOURCES = {
     "segnet.iterations": (40000, "ours: as DeconvNet's stage 2"),
     "segnet.batch": (12, "Badrinarayanan 4: mini-batch of 12 images"),
     "segnet.micro_batch": (4, "the authors' Caffe tutorial: batch_size 4"),
+    "segnet.bn_start": ("unit", "torch"),
     "segnet.lr": (0.1, "Badrinarayanan 4: fixed rate of 0.1"),
     "segnet.momentum": (0.9, "Badrinarayanan 4"),
     "segnet.weight_decay": (5e-4, "the authors' Caffe tutorial"),
+    "segnet.trunk_lr": (1.0, "Badrinarayanan 4: one rate"),
     "segnet.validate": (200, "ours"),
     "runtime.precision": ("fp32", "ours"),
     "runtime.channels_last": (False, "ours"),
@@ -134,13 +143,13 @@ MAY_BE_0 = """proposals.min_score windows.stage2_overlap network.bn_eps network.
 solver.momentum solver.weight_decay solver.bias_lr solver.bias_decay train.validate_windows train.workers fcn.lr
 fcn.momentum fcn.weight_decay fcn.validate_images segnet.lr segnet.momentum segnet.weight_decay segnet.validate
 infer.least_side infer.most_side crf.gaussian_weight crf.bilateral_weight
-crf.iterations seed""".split()
+crf.iterations seed solver.trunk_lr fcn.trunk_lr segnet.trunk_lr""".split()
 MUST_NOT_BE_0 = """data.least_object_pixels proposals.count proposals.alpha proposals.beta proposals.eta windows.enlarge
 windows.warp windows.stage2_top network.width network.input solver.lr_factor solver.lr_patience train.batch
 train.micro_batch train.validate_every train.checkpoint_every bn_statistics.batches bn_statistics.batch fcn.width
 fcn.canvas fcn.fc6_kernel fcn.batch fcn.micro_batch segnet.width segnet.canvas segnet.iterations segnet.batch
 segnet.micro_batch infer.proposals infer.window_batch infer.most_gigabytes
-crf.gaussian_sxy crf.bilateral_sxy crf.bilateral_srgb""".split()
+crf.gaussian_sxy crf.bilateral_sxy crf.bilateral_srgb network.fc_channels fcn.fc_channels""".split()
 NEGATIVE_TOO = ["network.bn_shift"]
 
 

@@ -23,7 +23,8 @@ class DeconvNet(Vgg16Network):
     """The deconvolution network. Input N x 3 x S x S (RGB minus mean), output scores N x classes x S x S."""
 
     def __init__(self, recipe: recipes.Network, class_count: int) -> None:
-        super().__init__(recipe.width, recipe.batch_norm, lambda: Pool(recipe.unpooling), recipe.bn_eps)
+        super().__init__(recipe.width, recipe.batch_norm, lambda: Pool(recipe.unpooling), recipe.bn_eps,
+                         fc_channels=recipe.fc_channels)
         self.recipe = recipe
         coarsest = recipe.input // 32  # side of pool5, and so of fc6's kernel: 7 for 224
         self.add_fully_connected(coarsest)
@@ -70,7 +71,7 @@ def _deconvolution_names(block: int) -> list[str]:
 
 def _describe(recipe: Recipe) -> dict[str, object]:
     keys = recipe.network
-    return {"width": keys.width, "input": keys.input, "unpooling": keys.unpooling}
+    return {"width": keys.width, "input": keys.input, "unpooling": keys.unpooling, "fc_channels": keys.fc_channels}
 
 
 def _trainings(recipe: Recipe) -> list[TrainingSpec]:
@@ -82,7 +83,7 @@ def _trainings(recipe: Recipe) -> list[TrainingSpec]:
             name=f"stage{number}", title=f"stage {number}", network=NAME, examples=WINDOWS, stage=number, stream=number,
             iterations=keys.iterations[number - 1], section="train", batch=keys.batch,
             micro_batch=keys.micro_batch, validation=keys.validate_windows, solver=recipe.solver,
-            bn=MEASURED if recipe.network.batch_norm else NONE, start=start)
+            bn=MEASURED if recipe.network.batch_norm else NONE, bn_start=recipe.network.bn_start, start=start)
 
     start = None if keys.stage2_from == "nothing" else Start("stage1", keys.stage2_from)
     return [stage(1, None), stage(2, start)]

@@ -7,7 +7,8 @@
 Layers have the names of the published Caffe nets. As there, conv1_1 is padded enough for fc6 to fit into any image (100
 for its 7x7 kernel), pooling rounds sizes up, score layers are initialised to zero, upsampling to bilinear
 interpolation. As in the paper the last upsampling stays bilinear while the others learn (the Caffe files published
-later fix them all). The scaled skips of the later "at once" files are left out.
+later fix them all). With fcn.scaled_skips pool4 and pool3 are scaled down before they are scored, as in the later "at
+once" files: VGG16's activations there are in the hundreds, with which a learning rate that suits score_fr diverges.
 
 Without batch normalisation (the published nets) dropout of 0.5 follows fc6 and fc7. With it, which lets the
 network train from random weights, there is no dropout: the statistics at test time would no longer match.
@@ -33,6 +34,7 @@ DROPOUT = 0.5
 LEAST_FC6_KERNEL = 3  # a smaller one would need negative crops
 SKIPS = {32: (), 16: ("score_pool4",), 8: ("score_pool4", "score_pool3")}  # score layers besides score_fr
 UPSAMPLINGS = {32: ("upscore32",), 16: ("upscore2", "upscore16"), 8: ("upscore2", "upscore_pool4", "upscore8")}
+SKIP_SCALES = {"score_pool4": 0.01, "score_pool3": 0.0001}  # of voc-fcn8s-atonce
 FACTORS = {"upscore2": 2, "upscore_pool4": 2, "upscore8": 8, "upscore16": 16, "upscore32": 32}
 
 
@@ -48,8 +50,9 @@ class Fcn(Vgg16Network):
         if kernel < LEAST_FC6_KERNEL:
             raise UsageError(f"recipe key fcn.fc6_kernel is {kernel}; expected at least {LEAST_FC6_KERNEL}")
         super().__init__(recipe.width, recipe.batch_norm, lambda: nn.MaxPool2d(2, ceil_mode=True),
-                         first_padding=border_padding(kernel))
+                         first_padding=border_padding(kernel), fc_channels=recipe.fc_channels)
         self.stride, self.class_count, self.conv_std = stride, class_count, conv_std
+        self.skip_scales = SKIP_SCALES if recipe.scaled_skips else dict.fromkeys(SKIP_SCALES, 1.0)
         self.offsets = crop_offsets(stride, kernel)
         self.add_fully_connected(kernel)
         inputs = {"score_fr": self.fc_channels, "score_pool4": self.channels[3], "score_pool3": self.channels[2]}
@@ -87,7 +90,8 @@ class Fcn(Vgg16Network):
                 x = F.dropout(x, DROPOUT, self.training)
         x = self.score_fr(x)
         for upsampling, skip in zip(UPSAMPLINGS[self.stride], SKIPS[self.stride], strict=False):
-            x = _add_cropped(getattr(self, upsampling)(x), getattr(self, skip)(pools[skip]), self.offsets[skip])
+            fine = getattr(self, skip)(pools[skip] * self.skip_scales[skip])
+            x = _add_cropped(getattr(self, upsampling)(x), fine, self.offsets[skip])
         x = getattr(self, UPSAMPLINGS[self.stride][-1])(x)
         first, (height, width) = self.offsets["output"], images.shape[-2:]
         return x[..., first : first + height, first : first + width].contiguous()
@@ -194,13 +198,15 @@ def _trainings(stride: int) -> Callable[[Recipe], list[TrainingSpec]]:
 
     def trainings(recipe: Recipe) -> list[TrainingSpec]:
         keys = recipe.fcn
-        solver = Solver(lr=keys.lr, momentum=keys.momentum, weight_decay=keys.weight_decay, rate_rule="constant")
+        solver = Solver(lr=keys.lr, momentum=keys.momentum, weight_decay=keys.weight_decay, rate_rule="constant",
+                        trunk_lr=keys.trunk_lr)
         strides = [one for one in STRIDES if one >= stride] if keys.staged else [stride]
         return [TrainingSpec(
             name=f"fcn{one}s", title=f"FCN-{one}s", network=f"fcn{one}s", examples=IMAGES, stage=1,
             stream=10 + STRIDES.index(one), iterations=keys.iterations[STRIDES.index(one)],
             section="fcn", batch=keys.batch, micro_batch=keys.micro_batch,
             validation=keys.validate_images, solver=solver, bn=RUNNING if keys.batch_norm else NONE,
+            bn_start=keys.bn_start,
             start=Start(f"fcn{2 * one}s", "last", fcn_from_shallower) if one != strides[0] else None,
         ) for one in strides]
 
@@ -216,7 +222,8 @@ def _spec(stride: int) -> NetworkSpec:
         examples=lambda recipe: IMAGES,
         canvas=lambda recipe: recipe.fcn.canvas,
         trainings=_trainings(stride),
-        describe=lambda recipe: {"width": recipe.fcn.width, "fc6_kernel": recipe.fcn.fc6_kernel},
+        describe=lambda recipe: {"width": recipe.fcn.width, "fc6_kernel": recipe.fcn.fc6_kernel,
+                                 "fc_channels": recipe.fcn.fc_channels, "scaled_skips": recipe.fcn.scaled_skips},
         recipe_section="fcn",
         in_table=stride == 8,
         published={".pth": lambda path, recipe: load_fcn8s(path, recipe.fcn)} if stride == 8 else {},

@@ -62,11 +62,12 @@ def _decoder_names(block: int) -> list[str]:
 
 def _trainings(recipe: Recipe) -> list[TrainingSpec]:
     keys = recipe.segnet
-    solver = Solver(lr=keys.lr, momentum=keys.momentum, weight_decay=keys.weight_decay, rate_rule="constant")
+    solver = Solver(lr=keys.lr, momentum=keys.momentum, weight_decay=keys.weight_decay, rate_rule="constant",
+                    trunk_lr=keys.trunk_lr)
     return [TrainingSpec(
         name=NAME, title="SegNet", network=NAME, examples=keys.examples, stage=2, stream=20,
         iterations=keys.iterations, section=NAME, batch=keys.batch, micro_batch=keys.micro_batch,
-        validation=keys.validate, solver=solver, bn=MEASURED,
+        validation=keys.validate, solver=solver, bn=MEASURED, bn_start=keys.bn_start,
     )]
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deconvnet.recipe import Recipe, Solver
+from deconvnet.recipe import UNIT, Recipe, Solver
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -34,8 +34,8 @@ class TrainingSpec:
     name: its folder in the run. title: in messages. network: of NETWORKS. examples: WINDOWS or IMAGES. stage: of the
     windows; selects the entry of solver.lr_step. stream: separates its random numbers from other trainings'.
     section: of the recipe, which holds iterations, batch and micro_batch. validation: number of validation examples,
-    drawn once; 0: all. bn: MEASURED after the training [R], RUNNING averages, or NONE. start: None: VGG16's weights if
-    a file is given, else random weights.
+    drawn once; 0: all. bn: MEASURED after the training [R], RUNNING averages, or NONE. bn_start: UNIT or
+    PRESERVE. start: None: the weights file that is given, else random weights.
     """
 
     name: str
@@ -51,6 +51,7 @@ class TrainingSpec:
     validation: int
     solver: Solver
     bn: str
+    bn_start: str = UNIT
     start: Start | None = None
 
     @property

@@ -54,12 +54,15 @@ class Vgg16Network(nn.Module):
     """A network whose first layers are VGG16's thirteen convolutions. Input N x 3 x H x W: RGB minus the mean."""
 
     def __init__(self, width: float, batch_norm: bool, pooling: Callable[[], nn.Module], bn_eps: float = 1e-5,
-                 first_padding: int = 1) -> None:
-        """pooling: makes the module after each block; first_padding: of conv1_1 (FCN pads the image there)."""
+                 first_padding: int = 1, fc_channels: int = FC_CHANNELS) -> None:
+        """pooling: makes the module after each block; first_padding: of conv1_1 (FCN pads the image there).
+
+        fc_channels: of fc6 and fc7, before width.
+        """
         super().__init__()
         self.batch_norm, self.bn_eps = batch_norm, bn_eps
         self.channels = [scaled(count, width) for _, count in VGG16_BLOCKS]
-        self.fc_channels = scaled(FC_CHANNELS, width)
+        self.fc_channels = scaled(fc_channels, width)
         before = 3
         for block, (names, after) in enumerate(zip(convolution_names(), self.channels, strict=True), 1):
             for name in names:
@@ -91,6 +94,14 @@ class Vgg16Network(nn.Module):
         for name in convolution_names()[number - 1]:
             x = self.layer(name, x)
         return x
+
+
+def trunk_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Weights and biases of the 13 convolutions, and scale and shift of the batch normalisation after each."""
+    children = dict(model.named_children())
+    layers = [name for block in convolution_names() for name in block]
+    return [value for layer in layers for name in (layer, batch_norm_name(layer)) if name in children
+            for value in children[name].parameters()]
 
 
 def draw_weights(model: nn.Module, std_of: Callable[[str, nn.Module], float], generator: torch.Generator,

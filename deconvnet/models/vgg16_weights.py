@@ -1,4 +1,5 @@
-"""VGG16's published weights, torchvision's two files and Caffe's, to initialise every network with its trunk.
+"""VGG16's published weights (torchvision's two files, Caffe's, or convolutions alone), to initialise every network with
+its trunk.
 
 Every reader returns tensors under this project's layer names, for RGB input minus MEAN_RGB, unscaled.
 """
@@ -28,10 +29,11 @@ VGG16_V1 = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 VGG16_FEATURES = ((0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255))
 
 
-def start_from_vgg16(model: nn.Module, path: Path | str) -> None:
+def start_from_vgg16(model: nn.Module, path: Path | str) -> set[str]:
     """Initialises a full-width network's convolutions, and fc6 and fc7 where they fit, from a VGG16 file (load_vgg16).
 
-    Raises UsageError for a narrow network, UserError for a file that is not VGG16.
+    Returns the names of the tensors that were copied. Raises UsageError for a narrow network, UserError for a file
+    that is not VGG16.
     """
     existing(path)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
@@ -46,12 +48,14 @@ def start_from_vgg16(model: nn.Module, path: Path | str) -> None:
         log.warning("%s: fc6 is %s here: fc6, fc7 stay random", path, "x".join(map(str, shapes["fc6.weight"])))
         tensors = {name: value for name, value in tensors.items() if not name.startswith("fc")}
     load_into(model, tensors, required=tensors, source=str(path))
+    return set(tensors)
 
 
 def load_vgg16(path: Path | str) -> dict[str, Tensor]:
     """VGG16 by our names, from stages.import_caffe's file or one of torchvision's two; see convert_vgg16.
 
-    Raises UserError for a file that is not VGG16.
+    Or from a .safetensors file of the 13 convolutions alone, under our names and for our input. Raises UserError for a
+    file that is not VGG16.
     """
     path = Path(path)
     if path.suffix == ".safetensors":
@@ -63,8 +67,25 @@ def load_vgg16(path: Path | str) -> dict[str, Tensor]:
                 check_shape(name, tensors[name], shape, str(path))
             return tensors
         if "kind" in metadata:
-            raise UserError(f"{path}: a {metadata['kind']}; expected VGG16, torchvision's or stages.import_caffe's")
+            raise UserError(f"{path}: a {metadata['kind']}; expected VGG16, torchvision's or stages.import_caffe's; a "
+                            "network is fine-tuned with --weights")
+        if "conv1_1.weight" in tensors:
+            return _convolutions(tensors, str(path))
     return convert_vgg16(read_state(path), str(path))
+
+
+def _convolutions(tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The 13 convolutions of a file that has nothing else. Raises UserError."""
+    shapes = {name: shape for name, shape in vgg16_shapes().items() if name.startswith("conv")}
+    for name, shape in shapes.items():
+        if name not in tensors:
+            raise UserError(f"{source}: {name} is missing: expected VGG16's 13 convolutions")
+        check_shape(name, tensors[name], shape, source)
+    for name in tensors:
+        if name not in shapes:
+            raise UserError(f"{source}: {name} is none of VGG16's 13 convolutions, conv1_1.weight ... conv5_3.bias")
+    log.info("%s: the convolutions alone: fc6, fc7 stay random", source)
+    return {name: value.float() for name, value in tensors.items()}
 
 
 def convert_vgg16(state: dict[str, Tensor], source: str, width: float = 1.0) -> dict[str, Tensor]:

@@ -127,7 +127,11 @@ class Interruptible:
 
 def _made_of_an_interruption(error: BaseException | None) -> bool:
     """Whether an error arose while a KeyboardInterrupt was being handled: a bug's kind, not a full disk or the user's.
+
+    A UserError that tells of such an error (a library's that reads a file) counts as it.
     """
+    while isinstance(error, UserError) and isinstance(error.__context__, Exception):
+        error = error.__context__
     if error is None or isinstance(error, UserError | OSError | MemoryError | KeyboardInterrupt):
         return False
     while error := error.__cause__ or error.__context__:

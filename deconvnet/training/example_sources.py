@@ -21,7 +21,7 @@ from deconvnet.training.trainer import Examples
 log = logging.getLogger(__name__)
 
 # Streams of random numbers: the second of the seeds of whatever is drawn, after the recipe's, so that no two share one.
-ORDER, CROP, VALIDATION, MEASURE_ORDER, MEASURE_CROP = range(5)
+ORDER, CROP, VALIDATION, MEASURE_ORDER, MEASURE_CROP, START_ORDER = range(6)
 
 
 def make_examples(run: RunFolder, training: TrainingSpec) -> Examples:
@@ -52,7 +52,7 @@ def example_order(run: RunFolder, training: TrainingSpec, learned: WindowCrops |
                   stop: int) -> Iterator[tuple[int, int]]:
     """Positions start .. stop - 1 with their windows or images; windows balanced by class as the recipe says [P 6.1].
 
-    stream: ORDER of a training, MEASURE_ORDER of its BN statistics.
+    stream: ORDER of a training, MEASURE_ORDER of its BN statistics, START_ORDER of those at its start.
     """
     if isinstance(learned, WindowCrops):
         classes, balance = learned.rows.columns["class_index"], run.recipe.windows.balance

@@ -6,30 +6,54 @@ its NetworkSpec.
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from deconvnet.models.build import build_network
+from deconvnet.models.fine_tuning import start_from_network
 from deconvnet.models.network_files import save_network
 from deconvnet.models.registry import NETWORKS, training_specs
 from deconvnet.models.spec import MEASURED, TrainingSpec
 from deconvnet.models.vgg16_weights import start_from_vgg16
 from deconvnet.models.weight_files import read_safetensors
 from deconvnet.models.weights import load_into
-from deconvnet.recipe import Recipe
+from deconvnet.recipe import PRESERVE, Recipe
 from deconvnet.run_folder import RunFolder, git_commit
 from deconvnet.runtime import prepare
 from deconvnet.support.errors import UsageError, UserError
 from deconvnet.training.bn_measurement import measure_bn_statistics
+from deconvnet.training.bn_start import layers_to_preserve, preserve
 from deconvnet.training.checkpoint import load_checkpoint
-from deconvnet.training.example_sources import MEASURE_ORDER, example_order, make_examples, to_measure_on
+from deconvnet.training.example_sources import (
+    MEASURE_ORDER,
+    START_ORDER,
+    example_order,
+    make_examples,
+    to_measure_on,
+)
 from deconvnet.training.lengthening import done, record_iterations, start_name, warn_of_older_start
 from deconvnet.training.loading import load
 from deconvnet.training.trainer import Plan, Training
 
 log = logging.getLogger(__name__)
+
+START_EXAMPLES = 128  # on which bn_start=preserve measures
+
+
+@dataclass(frozen=True)
+class Given:
+    """The weights file that the first training of a command starts from: VGG16's, or a whole network's to fine-tune."""
+
+    vgg16: Path | None = None
+    weights: Path | None = None
+
+    @property
+    def path(self) -> Path | None:
+        """The one that is given."""
+        return self.vgg16 or self.weights
 
 
 def asked_for(recipe: Recipe, network: str, stage: int | None) -> list[TrainingSpec]:
@@ -38,18 +62,18 @@ def asked_for(recipe: Recipe, network: str, stage: int | None) -> list[TrainingS
     return trainings if stage is None else [one for one in trainings if one.stage == stage]
 
 
-def train_all(run: RunFolder, trainings: Sequence[TrainingSpec], vgg16: Path | None, resume: bool,
+def train_all(run: RunFolder, trainings: Sequence[TrainingSpec], given: Given, resume: bool,
               device: torch.device) -> None:
     """Trainings that belong to one command. Those before the last go on, or are passed over, where they have begun.
 
-    vgg16: weights that the first starts from. resume: the last goes on too.
+    given: what the first starts from. resume: the last goes on too.
     """
     for training in trainings:
-        train(run, training, vgg16 if training is trainings[0] else None, resume or training is not trainings[-1],
+        train(run, training, given if training is trainings[0] else Given(), resume or training is not trainings[-1],
               device)
 
 
-def train(run: RunFolder, spec: TrainingSpec, vgg16: Path | None, resume: bool, device: torch.device) -> None:
+def train(run: RunFolder, spec: TrainingSpec, given: Given, resume: bool, device: torch.device) -> None:
     """One training, from its start to its network's file with measured BN statistics [R]."""
     recipe, keys = run.recipe, run.recipe.train
     examples = make_examples(run, spec)
@@ -59,7 +83,8 @@ def train(run: RunFolder, spec: TrainingSpec, vgg16: Path | None, resume: bool, 
     training = Training(model, recipe, spec.solver, plan, examples, run.training(spec.name), device)
     resumed = _begin(training, resume)
     if not resumed:
-        training.origin, training.start_file = _start(run, model, spec, vgg16, device)
+        training.origin, training.start_file = _start(run, model, spec, given, examples.training,
+                                                            device)
         log.info("%s starts from %s", spec.name, training.origin)
     record_iterations(run)
     _warn_of_older_start(run, spec, training.origin)
@@ -75,13 +100,14 @@ def train(run: RunFolder, spec: TrainingSpec, vgg16: Path | None, resume: bool, 
             _warn_of_older_start(run, later, origin)
 
 
-def _start(run: RunFolder, model: torch.nn.Module, spec: TrainingSpec, vgg16: Path | None,
+def _start(run: RunFolder, model: torch.nn.Module, spec: TrainingSpec, given: Given, learned: Any,
            device: torch.device) -> tuple[str, Path | None]:
     """Gives a network the weights that its training starts from; says which, and their file."""
     if spec.start:
         before = training_specs(run.recipe)[spec.start.training]
-        if vgg16:
-            raise UsageError(f"--vgg16 is for {before.title}: {spec.title} starts from {before.title}'s checkpoint")
+        if given.path:
+            option = "--vgg16" if given.vgg16 else "--weights"
+            raise UsageError(f"{option} is for {before.title}: {spec.title} starts from {before.title}'s checkpoint")
         start = _finished(run, spec, before, spec.start.checkpoint)
         content = load_checkpoint(start, run.recipe, device)
         if spec.start.fill:
@@ -89,10 +115,28 @@ def _start(run: RunFolder, model: torch.nn.Module, spec: TrainingSpec, vgg16: Pa
         else:
             load_into(model, content["model"], model.state_dict(), str(start))
         return start_name(run, start, content), start
-    if vgg16:
-        start_from_vgg16(model, vgg16)
-        return f"ImageNet weights of {vgg16.name}", vgg16
+    if given.vgg16:
+        _preserve(run, model, spec, start_from_vgg16(model, given.vgg16), learned, device)
+        return f"ImageNet weights of {given.vgg16.name}", given.vgg16
+    if given.weights:
+        copied = start_from_network(model, given.weights, spec.network, run.recipe)
+        _preserve(run, model, spec, copied, learned, device)
+        return f"the network of {given.weights.name}, fine-tuned", given.weights
     return "random numbers, not ImageNet weights (no --vgg16 file)", None
+
+
+def _preserve(run: RunFolder, model: torch.nn.Module, spec: TrainingSpec, copied: set[str], learned: Any,
+              device: torch.device) -> None:
+    """Lets the batch normalisation behind copied weights undo itself, if the recipe asks for it."""
+    layers = layers_to_preserve(model, copied)
+    if spec.bn_start != PRESERVE or not layers:
+        return
+    batch = max(2, spec.micro_batch)
+    count = -(-START_EXAMPLES // batch)
+    order = example_order(run, spec, learned, START_ORDER, 0, count * batch)
+    batches = load(to_measure_on(run, spec, learned), order, batch, run.recipe.train.workers)
+    preserve(model, layers, batches, count, run.recipe.runtime, device)
+    log.info("%s: batch normalisation undoes itself at first in %s", spec.name, ", ".join(layers))
 
 
 def _finished(run: RunFolder, spec: TrainingSpec, before: TrainingSpec, checkpoint: str) -> Path:

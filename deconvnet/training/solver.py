@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler, ReduceLROnPlateau, StepLR
 
+from deconvnet.models.vgg16 import trunk_parameters
 from deconvnet.recipe import Solver
 
 # What a training changes in the state of torch's rate rules; all else follows from the recipe.
@@ -18,20 +19,25 @@ CHANGING = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_step_c
 def parameter_groups(model: nn.Module, solver: Solver, accumulation: int) -> list[dict[str, Any]]:
     """Weights (with BN scale and shift) and biases: learning rates and decays as in the release.
 
+    The trunk's are two groups more where they have a learning rate of their own; what is frozen is in none.
     accumulation: passes whose gradients are averaged. Caffe averages only the gradient of the loss there, after
     which the decay is smaller by that factor (solver.decay_over_accumulation).
     """
     decay = solver.weight_decay / (accumulation if solver.decay_over_accumulation else 1)
-    biases = [module.bias for module in model.modules()
-              if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None]
-    names = {id(bias) for bias in biases}
-    weights = [parameter for parameter in model.parameters() if id(parameter) not in names]
-    return [
-        {"params": [parameter for parameter in weights if parameter.requires_grad], "lr": solver.lr,
-         "weight_decay": decay},
-        {"params": [bias for bias in biases if bias.requires_grad], "lr": solver.lr * solver.bias_lr,
-         "weight_decay": decay * solver.bias_decay},
-    ]
+    biases = {id(module.bias) for module in model.modules()
+              if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None}
+    learned = [value for value in model.parameters() if value.requires_grad]
+    trunk = {id(value) for value in trunk_parameters(model)} if solver.trunk_lr not in (0, 1) else set()
+    groups = []
+    for multiple in (1.0, solver.trunk_lr) if trunk else (1.0,):
+        own = [value for value in learned if (id(value) in trunk) == (multiple != 1)]
+        groups += [
+            {"params": [value for value in own if id(value) not in biases], "lr": solver.lr * multiple,
+             "weight_decay": decay},
+            {"params": [value for value in own if id(value) in biases], "lr": solver.lr * multiple * solver.bias_lr,
+             "weight_decay": decay * solver.bias_decay},
+        ]
+    return groups
 
 
 class ScheduledSgd:
@@ -43,8 +49,11 @@ class ScheduledSgd:
     """
 
     def __init__(self, model: nn.Module, solver: Solver, accumulation: int, stage: int) -> None:
-        """stage: 1 or 2, which of solver.lr_step applies."""
+        """stage: 1 or 2, which of solver.lr_step applies. Freezes the trunk where solver.trunk_lr is 0."""
         self.solver = solver
+        if solver.trunk_lr == 0:
+            for value in trunk_parameters(model):
+                value.requires_grad_(False)
         self.optimizer = SGD(parameter_groups(model, solver, accumulation), lr=solver.lr, momentum=solver.momentum)
         self.rule = self._rate_rule(stage)
 
@@ -59,7 +68,7 @@ class ScheduledSgd:
 
     @property
     def rate(self) -> float:
-        """The weights' learning rate."""
+        """The weights' learning rate, but for a trunk with its own."""
         return self.optimizer.param_groups[0]["lr"]
 
     def step(self) -> None:

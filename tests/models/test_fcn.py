@@ -118,9 +118,12 @@ def test_scores_lie_over_the_pixels_they_come_from(stride, path, kernel):
         assert centre.item() == pytest.approx(first + 15.5 + shift, abs=1e-6)
 
 
-def test_forward_is_the_published_nets_line_by_line():
-    """FCN-8s as its prototxt reads, with numbers in place, against functional calls."""
-    model = random_fcn(8).eval()
+@pytest.mark.parametrize(("scaled", "pool4", "pool3"), [(False, 1, 1), (True, 0.01, 0.0001)])
+def test_forward_is_the_published_nets_line_by_line(scaled, pool4, pool3):
+    """FCN-8s as its prototxt reads, with numbers in place, against functional calls; and with at-once's scales."""
+    model = random_fcn(8, scaled_skips=scaled).eval()
+    for name, factor in (("score_pool4", pool4), ("score_pool3", pool3)):  # else what is scaled down hardly shows
+        model.get_parameter(f"{name}.weight").data /= factor
     weights = model.state_dict()
     image = torch.randn(2, 3, 45, 70, generator=torch.Generator().manual_seed(1))
 
@@ -139,9 +142,9 @@ def test_forward_is_the_published_nets_line_by_line():
         pools.append(x)
     x = conv(conv(x, "fc6", 0).relu(), "fc7", 0).relu()
     x = up(conv(x, "score_fr", 0), "upscore2", 2)
-    x = x + conv(pools[3], "score_pool4", 0)[:, :, 5 : 5 + x.shape[2], 5 : 5 + x.shape[3]]
+    x = x + conv(pool4 * pools[3], "score_pool4", 0)[:, :, 5 : 5 + x.shape[2], 5 : 5 + x.shape[3]]
     x = up(x, "upscore_pool4", 2)
-    x = x + conv(pools[2], "score_pool3", 0)[:, :, 9 : 9 + x.shape[2], 9 : 9 + x.shape[3]]
+    x = x + conv(pool3 * pools[2], "score_pool3", 0)[:, :, 9 : 9 + x.shape[2], 9 : 9 + x.shape[3]]
     expected = up(x, "upscore8", 8)[:, :, 31 : 31 + 45, 31 : 31 + 70]
     with torch.no_grad():
         torch.testing.assert_close(model(image), expected)

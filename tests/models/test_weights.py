@@ -13,12 +13,14 @@ from torchvision.models import vgg16
 from torchvision.models.vgg import make_layers
 
 from deconvnet import recipe as recipes
+from deconvnet.models.build import build_network
 from deconvnet.models.deconvnet import DeconvNet
 from deconvnet.models.fcn import Fcn, bilinear_weight, load_fcn8s
 from deconvnet.models.vgg16 import vgg16_shapes
 from deconvnet.models.vgg16_weights import convert_vgg16, load_vgg16, start_from_vgg16
 from deconvnet.models.weight_files import read_safetensors, save_safetensors
 from deconvnet.models.weights import load_into
+from deconvnet.recipe_files import load_recipe
 from deconvnet.support.errors import UsageError, UserError
 
 NARROW = 1 / 16
@@ -135,6 +137,42 @@ def test_a_features_file_fills_the_convolutions_of_a_full_width_network(tmp_path
     assert torch.equal(network.conv5_3.weight, state["features.28.weight"])
     assert torch.equal(network.conv3_1.bias, state["features.10.bias"])
     assert torch.equal(network.fc7.weight, fc7)
+
+
+def convolutions() -> dict[str, torch.Tensor]:
+    """VGG16's, at full width, under our names."""
+    return {name: torch.randn(shape, generator=seeded()) * 0.01 for name, shape in vgg16_shapes().items()
+            if name.startswith("conv")}
+
+
+@pytest.mark.parametrize("kind", ["fcn32s", "deconvnet", "segnet"])
+def test_a_file_of_the_convolutions_alone_starts_every_network(tmp_path, caplog, kind):
+    """No change to them: they are for our input already."""
+    state = convolutions()
+    save_file(state, tmp_path / "conv.safetensors")
+    keys = ["network.input=32", "network.fc_channels=8", "fcn.fc_channels=8", "fcn.fc6_kernel=3"]
+    network = build_network(kind, load_recipe("paper", [*keys, "data.classes=[background,cat]"]))
+    with caplog.at_level(logging.INFO):
+        copied = start_from_vgg16(network, tmp_path / "conv.safetensors")
+    assert copied == set(state) and len(copied) == 26
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in state.items())
+    assert "the convolutions alone: fc6, fc7 stay random" in caplog.text
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"conv4_2.bias": None}, "conv4_2.bias is missing"),
+    ({"conv1_1.weight": torch.zeros(64, 3, 5, 5)}, r"conv1_1.weight has shape \(64, 3, 5, 5\)"),
+    ({"fc6.weight": torch.zeros(1)}, "fc6.weight is none of VGG16's 13 convolutions"),
+    ({"conv3_3.bias": torch.full((256,), math.inf)}, "conv3_3.bias holds NaN or infinity"),
+])
+def test_a_bad_file_of_convolutions_is_named(tmp_path, change, message):
+    state = {name: value for name, value in (convolutions() | change).items() if value is not None}
+    save_file(state, tmp_path / "conv.safetensors")
+    network = build_network("fcn32s", load_recipe("paper", ["fcn.fc_channels=8", "fcn.fc6_kernel=3"]))
+    before = network.get_parameter("conv1_2.weight").detach().clone()
+    with pytest.raises(UserError, match=f"conv.safetensors: {message}"):
+        start_from_vgg16(network, tmp_path / "conv.safetensors")
+    assert torch.equal(network.get_parameter("conv1_2.weight"), before)
 
 
 def test_a_file_without_classifier_cannot_be_told_apart(tmp_path):

@@ -133,6 +133,7 @@ def test_vgg16s_weights_are_what_it_starts_from(built, tmp_path, vgg16, argument
     """With a rate of 0 the trained weights are those of the start. Input (x / 255 - m) / s there, x - MEAN here."""
     path, state = vgg16
     run = sibling(built, tmp_path / "run", "network.width=1", "fcn.width=1", "fcn.fc6_kernel=7",
+                  f"network.fc_channels={FC}", f"fcn.fc_channels={FC}",
                   "train.iterations=[1,1]", "fcn.iterations=[1,1,1]", "solver.lr=0", "fcn.lr=0")
     assert train(run, *arguments, "--vgg16", path) == 0
     name = "stage1" if arguments[0] == "--stage" else "fcn32s"

@@ -18,7 +18,7 @@ from deconvnet.data.synthetic import generate
 from deconvnet.models.weight_files import read_safetensors
 from deconvnet.recipe_files import load_recipe, save_recipe
 from deconvnet.run_folder import RunFolder
-from deconvnet.training.schedules import asked_for, train_all
+from deconvnet.training.schedules import Given, asked_for, train_all
 from deconvnet.training.trainer import Training
 from proposals.build import build_windows
 from stages.cli import run_command
@@ -221,7 +221,7 @@ def test_fcn_with_dropout_resumes_bit_equal(built, tmp_path, monkeypatch):
     """32s, 16s, 8s one after the other; interrupted within the last. Dropout draws from the saved random state."""
     whole, broken = (RunFolder(tmp_path / name, built.recipe, built.voc_root) for name in ("whole", "broken"))
     torch.manual_seed(1)
-    train_all(whole, asked_for(whole.recipe, "fcn8s", None), None, False, torch.device("cpu"))
+    train_all(whole, asked_for(whole.recipe, "fcn8s", None), Given(), False, torch.device("cpu"))
 
     iterate = Training._iterate
 
@@ -234,10 +234,10 @@ def test_fcn_with_dropout_resumes_bit_equal(built, tmp_path, monkeypatch):
     monkeypatch.setattr(Training, "run", with_checkpoints_every(4, Training.run))
     torch.manual_seed(1)
     with pytest.raises(KeyboardInterrupt):
-        train_all(broken, asked_for(broken.recipe, "fcn8s", None), None, False, torch.device("cpu"))
+        train_all(broken, asked_for(broken.recipe, "fcn8s", None), Given(), False, torch.device("cpu"))
     monkeypatch.setattr(Training, "_iterate", iterate)
     torch.manual_seed(2)
-    train_all(broken, asked_for(broken.recipe, "fcn8s", None), None, True, torch.device("cpu"))
+    train_all(broken, asked_for(broken.recipe, "fcn8s", None), Given(), True, torch.device("cpu"))
     assert_same_network(whole.network("fcn8s"), broken.network("fcn8s"))
 
 

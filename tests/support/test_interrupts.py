@@ -111,6 +111,11 @@ def test_an_error_made_of_an_interruption_is_one() -> None:
 
     with pytest.raises(KeyboardInterrupt), Interruptible():
         library(AttributeError("'NoneType' object has no attribute '_invalidate_flags_cache'"))
+    with pytest.raises(KeyboardInterrupt), Interruptible():
+        try:
+            library(AttributeError("'NoneType' object has no attribute '_invalidate_flags_cache'"))
+        except Exception as error:  # the reader of a recipe took it for the file's fault
+            raise UserError(f"recipe.yaml: not valid YAML: {error}") from None
     for told in (UserError("x: cannot be written"), OSError(28, "No space left on device")):
         with pytest.raises(BaseException) as caught, Interruptible():
             library(told)

@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from deconvnet.models.build import build_network
 from deconvnet.recipe import Solver
+from deconvnet.recipe_files import load_recipe
 from deconvnet.training.solver import ScheduledSgd, parameter_groups
 
 STEPS = 25
@@ -183,6 +185,51 @@ def test_frozen_parameters_are_left_alone():
     given = [parameter for group in parameter_groups(model, RELEASE, 1) for parameter in group["params"]]
     assert {id(parameter) for parameter in given} == {id(parameter) for part in (model.conv, model.bn)
                                                       for parameter in part.parameters()}
+
+
+def trunk_names(model: nn.Module) -> set[str]:
+    """conv1_1 ... conv5_3 and bn1_1 ... bn5_3, not the decoder's."""
+    return {name for name, _ in model.named_parameters() if name.startswith(("conv", "bn")) and "deconv" not in name
+            and "fc" not in name and "_D" not in name}
+
+
+NARROW = ["network.width=0.0625", "network.input=32", "fcn.width=0.03125", "fcn.fc6_kernel=3", "fcn.canvas=64",
+          "segnet.width=0.0625", "data.classes=[background,cat]", "network.deconv_std=0"]
+
+
+@pytest.mark.parametrize("kind", ["deconvnet", "fcn8s", "segnet"])
+def test_the_trunk_has_a_rate_of_its_own(kind):
+    """One step without momentum or decay: w - lr * multiples * gradient, as worked out here for each parameter."""
+    model = build_network(kind, load_recipe("paper", NARROW))
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    descent = ScheduledSgd(model, Solver(lr=0.5, momentum=0, weight_decay=0, trunk_lr=0.25, rate_rule="constant"), 1, 1)
+    for value in model.parameters():
+        value.grad = torch.ones_like(value)
+    descent.step()
+    trunk = trunk_names(model)
+    convolutions = {f"{name}.bias" for name, module in model.named_modules()
+                    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)}
+    assert len({name.split(".")[0] for name in trunk if name.startswith("conv")}) == 13
+    for name, value in model.named_parameters():
+        rate = 0.5 * (0.25 if name in trunk else 1) * (2 if name in convolutions else 1)
+        moved = before[name] - (rate if value.requires_grad else 0)
+        torch.testing.assert_close(value.detach(), moved, rtol=0, atol=1e-6)
+    assert descent.rate == 0.5
+
+
+def test_a_frozen_trunk_stays_and_nothing_is_computed_for_it_backwards():
+    model = build_network("deconvnet", load_recipe("paper", NARROW))
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    descent = ScheduledSgd(model, Solver(lr=0.1, trunk_lr=0, rate_rule="constant"), 1, 1)
+    pooled = []
+    model.get_submodule("pool5").register_forward_hook(lambda module, inputs, output: pooled.append(output[0]))
+    model(torch.randn(2, 3, 32, 32)).square().sum().backward()
+    assert not pooled[0].requires_grad
+    trunk = trunk_names(model)
+    assert {name for name, value in model.named_parameters() if value.grad is None} == trunk
+    descent.step()
+    changed = {name for name, value in model.named_parameters() if not torch.equal(value.detach(), before[name])}
+    assert not changed & trunk and {"fc6.weight", "deconv1_1.weight", "seg_score_voc.weight"} <= changed
 
 
 def test_every_parameter_is_in_one_group():
