@@ -181,8 +181,9 @@ def test_stage_2_needs_stage_1(built, tmp_path, capsys):
     assert here("--run", tmp_path / "run", "--stage", "2") == 2
     error = capsys.readouterr().err
     assert "stage 1 is not finished" in error and "--stage 1 --resume` finishes it" in error
-    assert here("--run", tmp_path / "run", "--stage", "2", "--vgg16", tmp_path / "none.pth") == 2
-    assert "--vgg16 is for stage 1" in capsys.readouterr().err
+    for option in ("--vgg16", "--weights"):
+        assert here("--run", tmp_path / "run", "--stage", "2", option, tmp_path / "none.pth") == 2
+        assert f"{option} is for stage 1: stage 2 starts from stage 1's checkpoint" in capsys.readouterr().err
 
 
 def test_wrong_use(built, tmp_path, capsys):
@@ -239,6 +240,18 @@ def test_fcn_with_dropout_resumes_bit_equal(built, tmp_path, monkeypatch):
     torch.manual_seed(2)
     train_all(broken, asked_for(broken.recipe, "fcn8s", None), Given(), True, torch.device("cpu"))
     assert_same_network(whole.network("fcn8s"), broken.network("fcn8s"))
+
+
+def test_an_fcn32s_trained_before_is_passed_over(built, tmp_path):
+    """Without --resume, which is for fcn8s's own checkpoint."""
+    run = RunFolder(tmp_path / "run", built.recipe, built.voc_root)
+    save_recipe(run.recipe, run.root / "recipe.yaml")
+    arguments = ("--run", run.root, "--voc-root", built.voc_root, "--model")
+    assert here(*arguments, "fcn32s") == 0
+    before = run.network("fcn32s").read_bytes(), run.network("fcn32s").stat().st_mtime_ns
+    assert here(*arguments, "fcn8s") == 0
+    assert (run.network("fcn32s").read_bytes(), run.network("fcn32s").stat().st_mtime_ns) == before
+    assert run.network("fcn8s").is_file() and len(logged(run.training("fcn32s"))) == 1
 
 
 def with_checkpoints_every(iterations: int, run: Callable) -> Callable:
