@@ -40,20 +40,31 @@ def prepare(model: nn.Module, runtime: Runtime, device: torch.device) -> nn.Modu
     return model.to(device).to(memory_format=layout)
 
 
-def choose_device(name: str) -> torch.device:
-    """'auto' is the GPU if there is one. Raises UsageError for an unknown or missing device."""
+def choose_device(name: str, training: bool = False) -> torch.device:
+    """'auto' is the NVIDIA GPU if there is one, else the CPU. Raises UsageError for an unknown or missing device.
+
+    mps, Apple's GPU, is for labelling: trainings and BN statistics are summed up in float64, which it does not have.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
         device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {name}: expected auto, cpu, cuda or cuda:N")
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"--device {name}: expected auto, cpu, cuda, cuda:N or mps")
+    if device.type == "mps" and training:
+        raise UsageError(f"--device {name}: Apple's GPU labels images, but has no float64 for trainings and BN "
+                         "statistics: use cpu or cuda")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError(f"--device {name}: torch finds no Apple GPU here (it needs macOS on Apple silicon)")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"--device {name}: torch can use {torch.cuda.device_count()} GPUs here")
-    log.info("device: %s", f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else
-             torch.cuda.get_device_name(device))
+    if device.type == "cuda":
+        title = torch.cuda.get_device_name(device)
+    else:
+        title = "Apple's GPU" if device.type == "mps" else f"CPU, {torch.get_num_threads()} threads"
+    log.info("device: %s", title)
     return device
 
 

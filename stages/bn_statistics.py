@@ -48,7 +48,7 @@ def _measure(run: RunFolder, options: argparse.Namespace, weights: Path, to: Pat
     if metadata.get("bn") == "folded":
         raise UsageError(f"{weights}: its BN is folded into scale and shift, so there is nothing to measure; "
                          "stages.infer takes it as it is")
-    device = choose_device(options.device)
+    device = choose_device(options.device, training=True)
     training = training_specs(recipe)[f"stage{stage}"]
     learned = training_data(run, training, recipe.data.train_split, True)
     done = measure(run, prepare(model, recipe.runtime, device), training, learned, device)

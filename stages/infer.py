@@ -69,7 +69,8 @@ def parse() -> argparse.ArgumentParser:
                         help="where label maps go, in a folder named after the settings, for example deconvnet-max-crf "
                              "(default: in the run, predictions/SPLIT, or labelled for --images)")
     parser.add_argument("--workers", type=int, default=default_workers(), help="CRF processes (default: one per core)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ... (default: the GPU where there is one)")
+    parser.add_argument("--device", default="auto",
+                        help="cpu, cuda, cuda:1, ..., mps for Apple's GPU (default: NVIDIA's where there is one)")
     return parser
 
 

@@ -34,7 +34,7 @@ def main(options: argparse.Namespace) -> None:
                    needs_images=not by_stage or bool(options.voc_root))
     check_iterations(run)
     seed_everything(run.recipe.seed)
-    device = choose_device(options.device)
+    device = choose_device(options.device, training=True)
     trainings = asked_for(run.recipe, options.model, options.stage)
     try:
         with contextlib.ExitStack() as locks:

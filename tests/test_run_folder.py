@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from deconvnet import run_folder
 from deconvnet.recipe import PROPOSALS, WINDOWS, recipe_keys
@@ -186,7 +187,27 @@ def test_devices_that_are_none(name):
 
 
 def test_the_cpu_is_a_device():
-    assert choose_device("cpu").type == "cpu"
+    assert choose_device("cpu").type == "cpu" == choose_device("cpu", training=True).type
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_apples_gpu_is_for_labelling_where_torch_has_it(there, monkeypatch, caplog):
+    """What torch says of the machine is made up; the rest could not be tried without one."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: there)
+    if there:
+        assert choose_device("mps").type == "mps" and "device: Apple's GPU" in caplog.text
+    else:
+        with pytest.raises(UsageError, match="--device mps: torch finds no Apple GPU here"):
+            choose_device("mps")
+    with pytest.raises(UsageError, match="--device mps: .* no float64 for trainings"):
+        choose_device("mps", training=True)
+    assert choose_device("auto").type != "mps"
+
+
+def test_training_refuses_it(made, capsys):
+    assert run_command(train.parse(), train.main, ["--run", str(made), "--stage", "1", "--device", "mps"]) == 2
+    assert "no float64 for trainings" in capsys.readouterr().err
 
 
 def test_wrong_use_is_one_line_and_status_2(made, capsys):
