@@ -1,6 +1,7 @@
 """Reads and writes recipes: the paper's values, changed by a YAML file, then by `--set key=value`."""
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from deconvnet.recipe_limits import check_text, check_values, short
 from deconvnet.support.atomic import atomic_write
 from deconvnet.support.errors import UsageError
 
+Overrides = Sequence[str]  # key=value each; one may come as a plain string
 RECIPE_FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "recipes"
 
 
-def load_recipe(name: str | Path, overrides: list[str] | tuple[str, ...] = (), complete: bool = False) -> Recipe:
-    """Reads a recipe: the paper's values, then the file's, then `key=value` overrides.
+def load_recipe(name: str | Path, overrides: Overrides = (), complete: bool = False) -> Recipe:
+    """Reads a recipe: the paper's values, then the file's, then overrides: `key=value`, one or several.
 
     name: a recipe's name (a file of experiments/recipes) or the path of a YAML file. complete: the file must hold every
     key, as save_recipe writes it, so that a key lost from a run's recipe does not silently become the paper's value.
@@ -54,8 +56,8 @@ def load_recipe(name: str | Path, overrides: list[str] | tuple[str, ...] = (), c
     return override(_merge(Recipe(), loaded, str(path)), overrides)
 
 
-def override(recipe: Recipe, overrides: list[str] | tuple[str, ...]) -> Recipe:
-    """The recipe with some keys changed, `key=value` each. Raises UsageError, as load_recipe."""
+def override(recipe: Recipe, overrides: Overrides) -> Recipe:
+    """The recipe with some keys changed, `key=value` each, one or several. Raises UsageError, as load_recipe."""
     return _merge(recipe, _parse_overrides(overrides), "--set")
 
 
@@ -74,7 +76,8 @@ def recipe_from_dict(values: dict[str, Any], source: str) -> Recipe:
     return _merge(Recipe(), nested, source)
 
 
-def _parse_overrides(overrides: list[str] | tuple[str, ...]) -> Any:
+def _parse_overrides(overrides: Overrides) -> Any:
+    overrides = [overrides] if isinstance(overrides, str) else overrides
     for override in overrides:
         if "=" not in override:
             raise UsageError(f"--set {override[:100]}: expected key=value, for example --set solver.lr=0.001")

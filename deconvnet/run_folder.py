@@ -14,7 +14,7 @@ from deconvnet.data.contents import Contents
 from deconvnet.data.dataset import DATA_SETS, SegmentationDataset
 from deconvnet.data.synthetic import generate
 from deconvnet.recipe import Recipe, recipe_difference, recipe_to_dict, shaping
-from deconvnet.recipe_files import load_recipe, save_recipe
+from deconvnet.recipe_files import Overrides, load_recipe, save_recipe
 from deconvnet.run_sources import check_source, find_sources, given_source, require_sources
 from deconvnet.schemas import DataSet, RunRecord, read_json
 from deconvnet.support.atomic import remove_leftovers, write_json
@@ -120,20 +120,20 @@ def open_run(options: argparse.Namespace, keeps: tuple[str, ...] = (), needs_ima
     return run
 
 
-def read_run(root: Path, overrides: Sequence[str] = (), keeps: tuple[str, ...] = ()) -> RunFolder:
+def read_run(root: Path, overrides: Overrides = (), keeps: tuple[str, ...] = ()) -> RunFolder:
     """An existing run's folder, read only: nothing is written, and its data set may be elsewhere.
 
-    overrides: `key=value` each. keeps: see open_run. Raises UsageError if there is no run.
+    overrides: as load_recipe's. keeps: see open_run. Raises UsageError if there is no run.
     """
     if not (root / "recipe.yaml").is_file():
         raise UsageError(f"{root}: not a run folder: it has no recipe.yaml")
     old = load_recipe(root / "recipe.yaml", complete=True)
-    run = RunFolder(root, _begun_recipe(root, None, list(overrides), old, keeps), None, find_sources(root))
+    run = RunFolder(root, _begun_recipe(root, None, overrides, old, keeps), None, find_sources(root))
     run.recorded = old
     return run
 
 
-def _begun_recipe(root: Path, name: str | None, overrides: list[str], old: Recipe, keeps: tuple[str, ...]) -> Recipe:
+def _begun_recipe(root: Path, name: str | None, overrides: Overrides, old: Recipe, keeps: tuple[str, ...]) -> Recipe:
     """The recipe of a run with results; raises UsageError if a changed key shapes what is kept."""
     new = load_recipe(name or root / "recipe.yaml", overrides)
     changed = recipe_difference(recipe_to_dict(old), recipe_to_dict(new))

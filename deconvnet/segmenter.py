@@ -150,7 +150,7 @@ class Segmenter:
         """
         paths = [Path(path) for path in (weights, partner_weights) if path]
         kinds, recipe = networks_of_files(paths, recipe)
-        recipe = override(recipe, [*set, *([f"infer.aggregate={aggregate}"] if aggregate else [])])
+        recipe = override(override(recipe, set), [f"infer.aggregate={aggregate}"] if aggregate else [])
         networks = [ImageScorer(kind, path, recipe, device) for kind, path in zip(kinds, paths, strict=True)]
         return cls(recipe, networks, crf, Path(edge_model) if edge_model else None)
 
@@ -195,6 +195,8 @@ class Segmenter:
         asks for them has its `if __name__ == "__main__":`); 0: in this one. Raises LostWorker for one that was killed.
         """
         check_workers(workers, least=0)
+        if isinstance(images, ImageLike):  # a path would be read as one image a letter, an array as one a line
+            raise UsageError("segment_many takes several images, a list of paths say; one is segmenter(image)'s")
         return self._results_of(images, workers)
 
     def _results_of(self, images: Iterable[ImageLike], workers: int) -> Iterator[Segmentation]:

@@ -52,8 +52,8 @@ def read_sheet(run: Path, recipe: Recipe, voc: SegmentationDataset, split: str, 
                for row in table_rows(aggregate, recipe) if row.title in HEADINGS or not row.paper}
     folders = {heading: folder for heading, folder in folders.items() if folder.is_dir()}
     if not folders:
-        raise UsageError(f"{run / 'predictions' / split}: no predictions yet; `python -m stages.infer --run {run}` "
-                         "makes them")
+        raise UsageError(f"{run / 'predictions' / split}: no predictions yet; `python -m stages.infer --run {run} "
+                         f"--split {split}` makes them")
     rows = []
     for image_id in image_ids:
         image, truth = voc.read_pair(image_id)

@@ -236,6 +236,9 @@ def main(options: argparse.Namespace) -> None:
         raise UsageError(f"--subset-classes: {unknown[0]!r} is not in the class list; expected some of "
                          f"{', '.join(classes)}")
     predicted = options.run / "predictions" / split
+    if options.split and not predicted.is_dir() and not options.server_result:  # a report of nothing, in place of one
+        raise UsageError(f"{predicted}: no predictions of this split; `python -m stages.infer --run {options.run} "
+                         f"--split {split}` makes them")
     rows = [row for row in table_rows(options.aggregate, record.recipe)
             if row.paper or (predicted / row.folder).is_dir() or (options.run / row.folder.partition("-")[0]).is_dir()]
     server = dict(_server_file(text, [row.folder for row in rows]) for text in options.server_result)

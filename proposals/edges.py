@@ -62,7 +62,7 @@ class StructuredDetector:
         """Raises UsageError without a file, UserError for a file that is not a model."""
         if model is None:
             raise UsageError("proposals.edges=structured needs the structured-forest model file (model.yml.gz); "
-                             "give its path, or set proposals.edges=gradient")
+                             "give it as --edge-model, or set proposals.edges=gradient")
         _check_model(model)
         self.name = f"structured:{hashlib.sha256(model.read_bytes()).hexdigest()[:12]}"
         self._forest = cv2.ximgproc.createStructuredEdgeDetection(str(model))

@@ -27,8 +27,8 @@ def main(options: argparse.Namespace) -> None:
         raise UsageError("recipe key network.batch_norm is false: there are no statistics to measure")
     weights = options.weights or run.network(f"stage{stage}")
     if not weights.is_file():
-        raise UsageError(f"{weights}: no such weights; `python -m stages.train --run {run.root} --stage {stage}` makes "
-                         "them")
+        how = "" if options.weights else f"; `python -m stages.train --run {run.root} --stage {stage}` makes them"
+        raise UsageError(f"{weights}: no such weights{how}")
     to = options.to or weights
     with held(run.training(f"stage{stage}") if to == run.network(f"stage{stage}") else to):
         remove_leftovers(to.parent)

@@ -19,6 +19,8 @@ from stages.cli import add_run_arguments, make_parser, run_command
 def main(options: argparse.Namespace) -> None:
     """Scores, ensemble, CRF, PNGs."""
     weights = given_weights(options)
+    if options.edge_model and not options.edge_model.is_file():  # it may not be needed, but was meant to be there
+        raise UsageError(f"{options.edge_model}: no such structured-forest model file")
     check_workers(options.workers, least=1)
     run = open_run(options, keeps=(PROPOSALS, WINDOWS, CHECKPOINTS, NETWORKS), needs_images=not options.images)
     segmenter = Segmenter.of(run, options.model, options.ensemble, options.crf, options.device, options.aggregate,
@@ -31,7 +33,8 @@ def main(options: argparse.Namespace) -> None:
 def given_weights(options: argparse.Namespace) -> dict[str, Path | None]:
     """The files that are named, by network: --weights is the model's, --fcn-weights that of the partner called fcn.
 
-    Raises UsageError for a model that is a partner itself, with options that are none of its own.
+    Raises UsageError for a model that is a partner itself, with options that are none of its own; for weights of a
+    partner that has no part.
     """
     given = {kind: getattr(options, f"{partner}_weights") for partner, kind in PARTNERS.items()}
     if partner := partner_name(options.model):
@@ -39,6 +42,9 @@ def given_weights(options: argparse.Namespace) -> dict[str, Path | None]:
             raise UsageError(f"--model {options.model} is {partner.upper()} alone: its weights are "
                              f"--{partner}-weights, and it has no --ensemble")
         return given
+    for partner, kind in PARTNERS.items():
+        if given[kind] and partner != options.ensemble:
+            raise UsageError(f"--{partner}-weights {given[kind]}: {kind} has no part here; add --ensemble {partner}")
     return given | {options.model: options.weights}
 
 

@@ -199,7 +199,8 @@ def main(options: argparse.Namespace) -> None:
     if options.recipe or options.set:
         raise UsageError(f"{path}: a file has its own recipe; --recipe and --set are for network and recipe")
     if not path.is_file():
-        raise UsageError(f"{path}: no such file; expected network, recipe, or a file ({', '.join(PRINTERS)})")
+        what = "a folder" if path.is_dir() else "no such file"
+        raise UsageError(f"{path}: {what}; expected network, recipe, or a file ({', '.join(PRINTERS)})")
     if path.suffix not in PRINTERS:
         raise UsageError(f"{path}: expected a file of this project: {', '.join(PRINTERS)}")
     PRINTERS[path.suffix](path)

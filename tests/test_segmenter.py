@@ -333,7 +333,7 @@ def test_weights_stand_alone(runs: dict[str, Path], case: Case, tmp_path: Path) 
     assert both.name == "deconvnet-sum-fcn-crf" and both.recipe.crf.iterations == 3
     assert both.recipe.fcn.width == 0.03125 and both.recipe.infer.proposals == 5
     assert both(image).labels.shape == image.shape[:2]
-    assert Segmenter.from_weights(partner, device="cpu").name == "fcn8s"
+    assert Segmenter.from_weights(partner, device="cpu", set="crf.iterations=2").name == "fcn8s"
 
 
 def test_weights_that_do_not_do(runs: dict[str, Path], case: Case, tmp_path: Path) -> None:
@@ -351,6 +351,9 @@ def test_weights_that_do_not_do(runs: dict[str, Path], case: Case, tmp_path: Pat
     (tmp_path / "text.safetensors").write_text("no network")
     with pytest.raises(UserError, match="not a whole safetensors file"):
         Segmenter.from_weights(tmp_path / "text.safetensors")
+    (tmp_path / "last.pt").write_text("a checkpoint, say")
+    with pytest.raises(UserError, match="last.pt: not a safetensors file; expected .* network.safetensors"):
+        Segmenter.from_weights(tmp_path / "last.pt")
     published = Segmenter.from_weights(tmp_path / "fcn8s.pth", recipe=recipe, device="cpu")
     expected = softmax(case.plain(FIRST, KEYS["paper"])["fcn"])
     np.testing.assert_allclose(published(case.images[FIRST]).probabilities, expected, atol=1e-4)
@@ -382,6 +385,11 @@ def test_runs_and_choices_that_do_not_do(runs: dict[str, Path], tmp_path: Path) 
     with pytest.raises(UsageError, match="none.yml.gz"):
         Segmenter.from_run(run, device="cpu", edge_model=tmp_path / "none.yml.gz").load()
     assert Segmenter.from_run(run, "fcn8s", device="cpu", edge_model=tmp_path / "none.yml.gz").load()  # needs no boxes
+    assert Segmenter.from_run(run, set="infer.proposals=3").recipe.infer.proposals == 3  # one key as a string
+    with pytest.raises(UsageError, match="takes several images"):
+        Segmenter.from_run(run).segment_many("photo.jpg")
+    with pytest.raises(UsageError, match="network 'alexnet': expected one of deconvnet, "):
+        build_network("alexnet", load_recipe("paper"))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

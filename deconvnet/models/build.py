@@ -7,14 +7,17 @@ from torch import nn
 
 from deconvnet.models.registry import NETWORKS
 from deconvnet.recipe import Recipe, recipe_to_dict
-from deconvnet.support.errors import UserError
+from deconvnet.support.errors import UsageError, UserError
 
 
 def build_network(name: str, recipe: Recipe) -> nn.Module:
     """A network of NETWORKS, its weights drawn from the recipe's seed.
 
-    Raises UserError if its weights alone need more than the machine's memory: the process would be killed.
+    Raises UsageError for another name, UserError if its weights alone need more than the machine's memory: the process
+    would be killed.
     """
+    if name not in NETWORKS:
+        raise UsageError(f"network {name!r}: expected one of {', '.join(NETWORKS)}")
     spec = NETWORKS[name]
     with torch.device("meta"):  # sizes without memory
         size = sum(value.nbytes for value in spec.build(recipe).parameters())

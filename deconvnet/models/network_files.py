@@ -78,6 +78,8 @@ def _load_onnx(path: Path, kind: str, recipe: Recipe) -> nn.Module:
 
 def _check_about(metadata: dict[str, Any], path: Path, kind: str, recipe: Recipe) -> None:
     """Raises UserError, which names the difference, unless the metadata are of this kind and recipe."""
+    if metadata["kind"] != kind:
+        raise UserError(f"{path}: a network of kind {metadata['kind']!r}; expected one of kind {kind!r}")
     for name, here in description(kind, recipe).items():
         if name in metadata and metadata[name] != here:
             raise UserError(f"{path}: a network with {name} = {metadata[name]!r}; the recipe has {here!r}")

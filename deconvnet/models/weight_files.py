@@ -75,6 +75,9 @@ def read_metadata(path: Path | str) -> dict[str, Any]:
 
 
 def _not_whole(path: Path, error: Exception) -> UserError:
+    if path.suffix != ".safetensors":
+        return UserError(f"{path}: not a safetensors file; expected a network's file, as network.safetensors beside a "
+                         "training's checkpoints is")
     return UserError(f"{path}: not a whole safetensors file ({_first_line(error)}): make or fetch it again")
 
 

@@ -43,6 +43,8 @@ def describe(error: Exception) -> str:
     text = _short(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"the disk is full{f' ({error.filename})' if error.filename else ''}: free some space and run again"
+    if isinstance(error, FileExistsError | NotADirectoryError) and error.filename:
+        return f"{error.filename}: a file; expected a folder, or a name for a new one"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     if _is_memory(error):

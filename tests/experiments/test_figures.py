@@ -139,6 +139,9 @@ def test_errors_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     refused("'77'", run, "--images", "00,77")
     refused("expected 1 to 200 images", run, "--images", "0")
     refused(".png", run, "--out", tmp_path / "sheet.jpg")
+    splits = run.parent / "VOC2012/ImageSets/Segmentation"
+    (splits / "test.txt").write_text((splits / "val.txt").read_text())
+    refused(f"stages.infer --run {run} --split test` makes them", run, "--split", "test")
     (run / "data.json").rename(run / "aside.json")
     refused("--voc-root", run)
     (run / "aside.json").rename(run / "data.json")

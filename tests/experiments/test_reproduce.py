@@ -225,6 +225,8 @@ def test_errors_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFi
     (run / "data.json").unlink()
     refused("'lion'", run, "--subset-classes", "lion")
     refused("ROW=FILE", run, "--server-result", "server.csv")
+    refused(f"stages.infer --run {run} --split tset` makes them", run, "--split", "tset")
+    assert not (run / "report").exists()
     path = run / "predictions/val/fcn8s/metrics.json"
     score_row(run, "fcn8s", ["background", "cat"], 0)
     refused("run stages.evaluate again", run)

@@ -73,7 +73,7 @@ def test_a_file_of_another_network_names_the_difference(tmp_path, override, mess
     save_network(build_network("deconvnet", recipe), path, "deconvnet", recipe, "measured", {})
     with pytest.raises(UserError, match=message):
         load_network(path, "deconvnet", small_recipe(override))
-    with pytest.raises(UserError, match="a network with kind = 'deconvnet'; the recipe has 'fcn8s'"):
+    with pytest.raises(UserError, match="a network of kind 'deconvnet'; expected one of kind 'fcn8s'"):
         load_network(path, "fcn8s", recipe)
 
 

@@ -226,6 +226,7 @@ def too_deep() -> Exception:
 @pytest.mark.parametrize(("error", "words"), [
     (torch_error(), ("out of memory", "network.width")),
     (MemoryError(), ("out of memory", "--workers")),
+    (FileExistsError(17, "File exists", "notes.txt"), ("notes.txt: a file; expected a folder",)),
     (too_deep(), ("nested too deeply",)),
     (opencv_error, ("!ssize.empty() in OpenCV's resize",)),
     (ValueError("x" * 5000), ("ValueError: xxx", "...")),

@@ -243,7 +243,8 @@ def test_networks_that_do_not_fit(folder: Path, networks: Path, tmp_path: Path, 
                  {})
     refused(capsys, infer(folder, "--weights", tmp_path / "fresh.safetensors"), 1, "fresh.safetensors",
             "never measured", "stages.bn_statistics")
-    refused(capsys, infer(folder, "--weights", networks / "fcn8s/network.safetensors"), 1, "kind = 'fcn8s'")
+    refused(capsys, infer(folder, "--weights", networks / "fcn8s/network.safetensors"), 1, "of kind 'fcn8s'; expected",
+            "'deconvnet'")
     refused(capsys, infer(folder, "--weights", tmp_path / "none.safetensors"), 2, "none.safetensors", "no such weights")
     (tmp_path / "text.safetensors").write_text("no network")
     refused(capsys, infer(folder, "--weights", tmp_path / "text.safetensors"), 1, "text.safetensors")
@@ -253,7 +254,9 @@ def test_networks_that_do_not_fit(folder: Path, networks: Path, tmp_path: Path, 
     refused(capsys, infer(folder, "--split", "nowhere"), 2, "nowhere.txt", "no such split")
     refused(capsys, infer(folder, "--set", "network.width=0.5"), 2, "network.width", "another --run")
     refused(capsys, infer(folder, "--workers", "0", "--crf"), 2, "--workers")
-    refused(capsys, infer(folder, "--edge-model", tmp_path / "none.yml.gz"), 2, "none.yml.gz")
+    for model in ("deconvnet", "fcn8s"):  # the second one needs no boxes
+        refused(capsys, infer(folder, "--model", model, "--edge-model", tmp_path / "none.yml.gz"), 2, "none.yml.gz")
+    refused(capsys, infer(folder, "--fcn-weights", tmp_path / "none.safetensors"), 2, "no part", "--ensemble fcn")
     with pytest.raises(SystemExit):
         infer(folder, "--split", "val", "--images", tmp_path)
     assert not list(folder.glob("scores/**/*.h5")) and not pngs(folder / "predictions/val/deconvnet-max")

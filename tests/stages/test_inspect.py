@@ -139,7 +139,8 @@ def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
     torch.save({"epoch": 3}, tmp_path / "other.pt")
     for name in ("cut.pt", "cut.h5", "cut.safetensors", "text.txt"):
         (tmp_path / name).write_bytes(b"PK\x03\x04 not all of it")
-    cases = [(["nothing.pt"], 2, "no such file"), ([tmp_path / "text.txt"], 2, ".safetensors"),
+    cases = [(["nothing.pt"], 2, "no such file"), ([tmp_path], 2, "a folder; expected network"),
+             ([tmp_path / "text.txt"], 2, ".safetensors"),
              ([tmp_path / "cut.pt"], 1, "damaged"), ([tmp_path / "other.pt"], 1, "not a checkpoint of this project"),
              ([tmp_path / "cut.h5"], 1, "not an HDF5 file"), ([tmp_path / "cut.safetensors"], 1, "not a whole"),
              (["network", "--recipe", "nosuch"], 2, "nosuch"), ([tmp_path / "cut.pt", "--set", "seed=1"], 2, "--set"),
