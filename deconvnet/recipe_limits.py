@@ -15,7 +15,6 @@ from deconvnet.support.errors import UsageError
 
 Keys = dict[str, tuple[Any, dataclasses.Field[Any]]]  # by dotted name, as recipe_keys gives them
 
-LENGTHS = {"train.iterations": 2, "solver.lr_step": 2, "fcn.iterations": 3}
 MOST_WEIGHTS = 1 << 33  # per network: 34 times Table 2's
 MOST_PIXELS = 1 << 26  # per forward pass: 21 times the paper's 64 windows of 224 x 224
 MOST_TEXT = 1 << 16  # characters per recipe file; a complete one has about 2,000
@@ -41,7 +40,7 @@ def check_values(keys: Keys, source: str) -> None:
     """Raises UsageError, which names source and key, for a value outside its limits or rules."""
     for name, (value, item) in keys.items():
         try:
-            _check_list(name, value)
+            _check_list(value, item)
             for one in value if isinstance(value, list) else [value]:
                 _check_one(one, **item.metadata)
         except ValueError as error:
@@ -60,13 +59,16 @@ def short(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:90]}... ({len(text)} characters)"
 
 
-def _check_list(name: str, value: Any) -> None:
-    if isinstance(value, list):
-        length = LENGTHS.get(name, len(value))
-        if any(isinstance(one, list | dict) for one in value):
-            raise ValueError("a plain list, without lists in it")
-        if len(value) != length or (name in LENGTHS and min(value) < 1):
-            raise ValueError(f"{length} numbers above 0")
+def _check_list(value: Any, item: dataclasses.Field[Any]) -> None:
+    """A list of numbers has as many as its default; one of names may have any number."""
+    if not isinstance(value, list):
+        return
+    if any(isinstance(one, list | dict) for one in value):
+        raise ValueError("a plain list, without lists in it")
+    assert item.default_factory is not dataclasses.MISSING  # a list's default is made anew each time
+    default = item.default_factory()
+    if len(value) != len(default) and not isinstance(default[0], str):
+        raise ValueError(f"{len(default)} numbers")
 
 
 def _check_one(value: Any, choices: tuple[str, ...], least: float | None, most: float | None, **_: Any) -> None:

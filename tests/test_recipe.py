@@ -250,7 +250,7 @@ def test_wrong_types_name_the_key(override: str, name: str) -> None:
     ("seed=-1", ("seed", "at least 0")),
     ("train.iterations=[5]", ("train.iterations", "2 numbers")),
     ("fcn.iterations=[5,5]", ("fcn.iterations", "3 numbers")),
-    ("train.iterations=[5,0]", ("train.iterations", "above 0")),
+    ("train.iterations=[5,0]", ("train.iterations", "at least 1")),
     ("network.input=100", ("network.input", "multiple of 32")),
     ("windows.warp=200", ("windows.warp", "network.input")),
     ("train.micro_batch=48", ("train.batch", "micro_batch")),

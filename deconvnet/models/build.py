@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from deconvnet.models.registry import NETWORKS
-from deconvnet.recipe import Recipe, recipe_to_dict
+from deconvnet.recipe import Recipe
 from deconvnet.support.errors import UsageError, UserError
 
 
@@ -22,9 +22,9 @@ def build_network(name: str, recipe: Recipe) -> nn.Module:
     with torch.device("meta"):  # sizes without memory
         size = sum(value.nbytes for value in spec.build(recipe).parameters())
     if size > machine_memory():
-        width = f"{spec.recipe_section}.width"
-        raise UserError(f"recipe key {width} is {recipe_to_dict(recipe)[width]:g}: the weights need {size / 1e9:.0f} "
-                        f"GB, this machine has {machine_memory() / 1e9:.0f} GB: lower it")
+        keys = ", ".join(f"{key} {value}" for key, value in spec.describe(recipe).items())
+        raise UserError(f"recipe section {spec.recipe_section} ({keys}): {name}'s weights need {size / 1e9:.0f} GB, "
+                        f"this machine has {machine_memory() / 1e9:.0f} GB: make it smaller there")
     model = spec.build(recipe)
     generator = torch.Generator().manual_seed(recipe.seed)
     model.initialise(generator)  # type: ignore[operator]  # build's networks have it; nn.Module says nothing of it

@@ -57,7 +57,7 @@ def test_a_spec_says_what_is_so(name: str, recipe: Recipe) -> None:
     spec = NETWORKS[name]
     assert spec.name == name and len(NETWORKS) == len(MODULES)
     assert spec.examples(recipe) == WINDOWS or spec.examples(recipe) == IMAGES and spec.canvas(recipe) > 0
-    assert f"{spec.recipe_section}.width" in recipe_keys()
+    assert {f"{spec.recipe_section}.{key}" for key in spec.describe(recipe)} <= recipe_keys().keys()
     assert f"{spec.recipe_section}." not in sections_of_others(name)
     trainings, known = spec.trainings(recipe), training_specs(recipe)
     assert trainings[-1].network == name
@@ -117,10 +117,10 @@ def test_its_file_is_its_own(name: str, recipe: Recipe, tmp_path: Path) -> None:
             value.add_(1)
     save_network(model, tmp_path / "network.safetensors", name, recipe, "measured", {})
     assert equal(state(model), state(load_network(tmp_path / "network.safetensors", name, recipe)))
-    section = NETWORKS[name].recipe_section
-    wider = load_recipe("tiny", [*KEYS, f"{section}.width=0.0625"])
-    with pytest.raises(UserError, match="width"):
-        load_network(tmp_path / "network.safetensors", name, wider)
+    key, value = next(iter(NETWORKS[name].describe(recipe).items()))  # its width or the like
+    larger = load_recipe("tiny", [*KEYS, f"{NETWORKS[name].recipe_section}.{key}={2 * value}"])
+    with pytest.raises(UserError, match=f"{key} = {value}"):
+        load_network(tmp_path / "network.safetensors", name, larger)
     for another in set(NETWORKS) - {name}:
         with pytest.raises(UserError, match=name):
             load_network(tmp_path / "network.safetensors", another, recipe)
@@ -149,16 +149,19 @@ def test_one_training_through_the_command_and_another_that_goes_on(name: str, be
     whole = load_network(run / last / "network.safetensors", name, recipe)
     assert not equal(state(whole), state(build_network(name, recipe)))
     shutil.rmtree(run / last)
-    fewer = f"{spec.trainings(recipe)[-1].iterations_key}={_one_less(recipe, spec)}"
-    for options in (["--set", fewer], ["--resume", "--set", fewer.replace("1", "2")]):
+    for options in (["--set", iterations(spec, recipe, 1)], ["--resume", "--set", iterations(spec, recipe, 2)]):
         assert run_command(train.parse(), train.main, ["--run", str(run), *what[-1], *options]) == 0
     assert equal(state(whole), state(load_network(run / last / "network.safetensors", name, recipe)))
 
 
-def _one_less(recipe: Recipe, spec: NetworkSpec) -> object:
-    """The number of iterations of the last training, 1 instead of 2; in a list, of it alone."""
-    value = recipe_to_dict(recipe)[spec.trainings(recipe)[-1].iterations_key]
+def iterations(spec: NetworkSpec, recipe: Recipe, count: int) -> str:
+    """key=value by which the last training has `count` iterations, and no other is changed."""
+    key = spec.trainings(recipe)[-1].iterations_key
+    value = recipe_to_dict(recipe)[key]
     if not isinstance(value, list):
-        return 1
-    place = {"stage2": 1, "fcn32s": 0, "fcn16s": 1, "fcn8s": 2}[spec.trainings(recipe)[-1].name]
-    return str([1 if index == place else number for index, number in enumerate(value)]).replace(" ", "")
+        return f"{key}={count}"
+    for place in range(len(value)):
+        found = f"{key}={[count if index == place else number for index, number in enumerate(value)]}".replace(" ", "")
+        if spec.trainings(load_recipe("tiny", [*KEYS, found]))[-1].iterations == count:
+            return found
+    raise AssertionError(f"no number of {key} is that of {spec.name}'s last training")

@@ -122,12 +122,12 @@ def test_a_folder_in_a_checkpoints_place_costs_no_finished_weights(tmp_path: Pat
             _begin(SimpleNamespace(last=tmp_path / "last.pt", folder=tmp_path), resume)
 
 
-@pytest.mark.parametrize(("kind", "key"), [("deconvnet", "network.width"), ("fcn8s", "fcn.width")])
-def test_a_network_larger_than_the_machines_memory_is_not_begun(kind: str, key: str, monkeypatch) -> None:
+@pytest.mark.parametrize(("kind", "section"), [("deconvnet", "network"), ("fcn8s", "fcn")])
+def test_a_network_larger_than_the_machines_memory_is_not_begun(kind: str, section: str, monkeypatch) -> None:
     """At width 1/16 fc6 to fc6_deconv of DeconvNet are 32 x 256 x 2 weights at input 32, 256^2 in fc7: 330 kB."""
     recipe = load_recipe("tiny", ["network.width=0.0625", "network.input=32", "fcn.width=0.0625"])
     monkeypatch.setattr("deconvnet.models.build.machine_memory", lambda: 330_000)
-    with pytest.raises(UserError, match=f"recipe key {key} is 0.0625: the weights need"):
+    with pytest.raises(UserError, match=rf"recipe section {section} \(width 0.0625, .*: {kind}'s weights need"):
         build_network(kind, recipe)
     monkeypatch.setattr("deconvnet.models.build.machine_memory", lambda: 10_000_000)
     build_network(kind, recipe)
