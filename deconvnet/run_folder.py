@@ -188,12 +188,15 @@ def git_commit() -> str:
         return "unknown"
 
 
-def _voc_root(options: argparse.Namespace, root: Path, sources: list[Path], needed: bool) -> Path | None:
+def recorded_voc_root(root: Path, sources: Sequence[Path] = ()) -> Path | None:
+    """The data set's folder as data.json names it, the run's own or that of the nearest source; None without any."""
     records = [folder / "data.json" for folder in (root, *sources)]
-    recorded = next((path for path in records if path.is_file()), records[0])
-    known = None
-    if recorded.is_file():
-        known = Path(read_json(recorded, DataSet).voc_root)
+    found = next((path for path in records if path.is_file()), None)
+    return Path(read_json(found, DataSet).voc_root) if found else None
+
+
+def _voc_root(options: argparse.Namespace, root: Path, sources: list[Path], needed: bool) -> Path | None:
+    known = recorded_voc_root(root, sources)
     if options.voc_root:
         given = options.voc_root.resolve()
         same = known in (given, given.parent) or (known and known.parent == given)  # .../VOCdevkit or .../VOC2012 in it

@@ -13,11 +13,11 @@ import sys
 import time
 from pathlib import Path
 
+from deconvnet.evaluation.rows import evaluate_command, infer_command, paper_rows
 from deconvnet.models.registry import NETWORKS
 from deconvnet.recipe_files import load_recipe
 from deconvnet.run_folder import SYNTHETIC
 from deconvnet.support.errors import UserError
-from experiments.table1 import evaluate_command, infer_command, paper_rows
 from stages.cli import ENDS_WITH, make_parser, run_command
 
 SPLIT, AGGREGATE = "val", "max"
@@ -40,7 +40,7 @@ def commands(run: Path, data: Path, recipe: str, size: tuple[str, ...] = ()) -> 
         steps.append(["-m", "stages.train", "--run", str(run), *options, *(["--resume"] if begun else [])])
     rows = paper_rows(AGGREGATE)
     steps += [infer_command(row, run, SPLIT) for row in rows]
-    steps += [evaluate_command(row, run, SPLIT, voc_root) for row in rows]
+    steps += [evaluate_command(row, run, SPLIT) for row in rows]
     steps += [["-m", "experiments.reproduce", str(run)], ["-m", "experiments.figures", str(run)]]
     return steps
 

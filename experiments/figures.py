@@ -15,13 +15,13 @@ from deconvnet.conventions import VOID
 from deconvnet.data.dataset import DATA_SETS, SegmentationDataset
 from deconvnet.data.images import read_label_png
 from deconvnet.data.palette import voc_palette
+from deconvnet.evaluation.rows import table_rows
 from deconvnet.models.registry import NETWORKS
 from deconvnet.recipe import Recipe
 from deconvnet.recipe_limits import short
 from deconvnet.support.atomic import atomic_write
 from deconvnet.support.errors import UsageError, UserError
 from experiments.records import log_lines, read_run
-from experiments.table1 import table_rows
 from stages.cli import make_parser, run_command
 
 HEADINGS = {"FCN-8s": "FCN-8s", "DeconvNet": "DeconvNet", "EDeconvNet": "ensemble", "EDeconvNet+CRF": "ensemble + CRF"}

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from deconvnet.recipe import Recipe
 from deconvnet.recipe_files import load_recipe
-from deconvnet.run_folder import RunFolder
+from deconvnet.run_folder import RunFolder, recorded_voc_root
 from deconvnet.run_sources import find_sources
-from deconvnet.schemas import DataSet, RunRecord, read_json
+from deconvnet.schemas import RunRecord, read_json
 from deconvnet.support.errors import UsageError, UserError
 from deconvnet.training.log_file import read_log
 
@@ -27,10 +27,9 @@ def read_run(run: Path) -> Record:
     for name in ("recipe.yaml", "run.json"):
         if not (run / name).is_file():
             raise UsageError(f"{run / name}: no such file; expected a run folder, which stages.build_proposals starts")
-    data = read_json(run / "data.json", DataSet) if (run / "data.json").is_file() else None
-    voc_root = Path(data.voc_root) if data else None
+    voc_root = recorded_voc_root(run, sources := find_sources(run))
     recipe = load_recipe(run / "recipe.yaml", complete=True)
-    folder = RunFolder(run, recipe, voc_root, find_sources(run))
+    folder = RunFolder(run, recipe, voc_root, sources)
     return Record(recipe, read_json(run / "run.json", RunRecord), voc_root, folder)
 
 

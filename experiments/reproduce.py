@@ -12,6 +12,7 @@ from tabulate import tabulate
 from deconvnet.conventions import VOC_CLASSES
 from deconvnet.data.row_files import read_outline
 from deconvnet.data.voc import check_split
+from deconvnet.evaluation.rows import Row, table_rows
 from deconvnet.models.registry import NETWORKS
 from deconvnet.models.spec import IMAGES
 from deconvnet.recipe import Recipe, recipe_to_dict
@@ -20,7 +21,7 @@ from deconvnet.schemas import PredictionRecord, read_json
 from deconvnet.support.atomic import write_json, write_text
 from deconvnet.support.errors import UsageError
 from experiments.records import Record, log_lines, read_run
-from experiments.table1 import Result, Row, class_mean, paper_table, read_result, read_server_result, table_rows
+from experiments.table1 import Result, class_mean, paper_table, read_result, read_server_result
 from stages.cli import make_parser, run_command
 
 PAPER = "paper (VOC 2012 test)"
@@ -245,7 +246,7 @@ def main(options: argparse.Namespace) -> None:
     if server and classes != VOC_CLASSES:
         raise UsageError("--server-result: the run's classes are not VOC's 21")
     results = [read_server_result(row, server[row.folder]) if row.folder in server
-               else read_result(row, options.run, split, record.voc_root or Path("VOC"), classes) for row in rows]
+               else read_result(row, options.run, split, classes) for row in rows]
     description = describe_run(options.run, record)
     description |= otherwise(options.run / "predictions" / split, [result.row for result in results if result.iou],
                              record.recipe)

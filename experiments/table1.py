@@ -1,4 +1,4 @@
-"""The rows of the table, the paper's and other networks': where a run keeps them, and how they are made."""
+"""The paper's Table 1, and what a run or the VOC server's file has for its rows."""
 
 import csv
 from collections.abc import Mapping
@@ -6,26 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deconvnet.conventions import VOC_CLASSES
-from deconvnet.models.registry import NETWORKS, partner_name
-from deconvnet.recipe import Recipe
+from deconvnet.evaluation.rows import Row, evaluate_command, infer_command
 from deconvnet.schemas import Metrics, read_json
 from deconvnet.support.errors import UsageError, UserError
 
 PAPER_TABLE = Path(__file__).parent / "table1_voc2012_test.csv"
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the table.
-
-    title: as in the paper. paper: its name in the CSV file, or None. folder: under RUN/predictions/SPLIT. infer: its
-    options.
-    """
-
-    title: str
-    paper: str | None
-    folder: str
-    infer: tuple[str, ...]
 
 
 @dataclass
@@ -46,47 +31,6 @@ class Result:
     command: str = ""
 
 
-def table_rows(aggregate: str, recipe: Recipe | None = None) -> list[Row]:
-    """FCN-8s, DeconvNet, DeconvNet+CRF, EDeconvNet, EDeconvNet+CRF; then the networks that the paper does not have.
-
-    aggregate: max, sum or mean. recipe: the run's (default: the paper's), which says whether a network sees windows.
-    """
-    recipe = recipe or Recipe()
-    main, partner = NETWORKS["deconvnet"], NETWORKS["fcn8s"]
-    its_name = partner_name(partner.name)
-    others = [spec for spec in NETWORKS.values() if spec.in_table and not spec.paper]
-    plain = main.scores_name(recipe, aggregate)
-    own = ("--aggregate", aggregate, "--ensemble", "none")
-    both = ("--aggregate", aggregate, "--ensemble", its_name)
-    title = main.paper
-    assert title is not None  # the paper's own network
-    return [
-        Row(partner.title, partner.paper, partner.name, ("--model", partner.name)),
-        Row(title, title, plain, own),
-        Row(f"{title}+CRF", f"{title}+CRF", f"{plain}-crf", (*own, "--crf")),
-        Row(f"E{title}", f"E{title}", f"{plain}-{its_name}", both),
-        Row(f"E{title}+CRF", f"E{title}+CRF", f"{plain}-{its_name}-crf", (*both, "--crf")),
-        *(Row(spec.title, None, spec.scores_name(recipe, aggregate), ("--model", spec.name, "--aggregate", aggregate))
-          for spec in others),
-    ]
-
-
-def paper_rows(aggregate: str) -> list[Row]:
-    """Those of the paper's Table 1."""
-    return [row for row in table_rows(aggregate) if row.paper]
-
-
-def infer_command(row: Row, run: Path, split: str) -> list[str]:
-    """The arguments of python that predict a row."""
-    return ["-m", "stages.infer", "--run", str(run), *row.infer, "--split", split]
-
-
-def evaluate_command(row: Row, run: Path, split: str, voc_root: Path) -> list[str]:
-    """The arguments of python that score a row's predictions."""
-    return ["-m", "stages.evaluate", "--predictions", str(run / "predictions" / split / row.folder),
-            "--voc-root", str(voc_root), "--split", split]
-
-
 def paper_table() -> dict[str, dict[str, float]]:
     """The paper's numbers, percent on the VOC 2012 test server: method -> class -> IoU, and 'mean'."""
     with PAPER_TABLE.open(newline="") as file:
@@ -100,12 +44,12 @@ def class_mean(iou: Mapping[str, float | None], names: list[str]) -> float | Non
     return sum(values) / len(values) if values else None
 
 
-def read_result(row: Row, run: Path, split: str, voc_root: Path, classes: list[str]) -> Result:
+def read_result(row: Row, run: Path, split: str, classes: list[str]) -> Result:
     """A row from its metrics.json; with the command that makes it where there is none. Raises UserError."""
     folder = run / "predictions" / split / row.folder
     path = folder / "metrics.json"
     if not path.is_file():
-        commands = [evaluate_command(row, run, split, voc_root)]
+        commands = [evaluate_command(row, run, split)]
         if not folder.is_dir():
             commands.insert(0, infer_command(row, run, split))
         return Result(row, command=" && ".join(f"python {' '.join(command)}" for command in commands))

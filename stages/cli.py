@@ -83,10 +83,14 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
+def default_run() -> Path:
+    """The run folder where none is named: $DECONVNET_RUN, else runs/default."""
+    return Path(os.environ.get("DECONVNET_RUN", DEFAULT_RUN))
+
+
 def add_run(parser: argparse._ActionsContainer) -> None:
     """--run."""
-    parser.add_argument("--run", type=Path, metavar="FOLDER",
-                        default=Path(os.environ.get("DECONVNET_RUN", DEFAULT_RUN)),
+    parser.add_argument("--run", type=Path, metavar="FOLDER", default=default_run(),
                         help=f"run folder (default: $DECONVNET_RUN, else {DEFAULT_RUN})")
 
 

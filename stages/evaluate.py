@@ -1,24 +1,86 @@
-"""`python -m stages.evaluate`: scores label maps against the masks of a split."""
+"""`python -m stages.evaluate`: scores label maps against the masks of a split, together and image by image."""
 
 import argparse
 import logging
 import math
+import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from tabulate import tabulate
 
-from deconvnet.data.dataset import SegmentationDataset
-from deconvnet.data.voc import VocFolder
+from deconvnet.data.dataset import DATA_SETS, SegmentationDataset
+from deconvnet.data.voc import VocFolder, check_split
 from deconvnet.evaluation.comp6 import pack_comp6
 from deconvnet.evaluation.metrics import ConfusionMatrix
-from deconvnet.evaluation.scoring import check_predictions, has_masks, prediction_classes, read_class_list, score
-from deconvnet.support.atomic import remove_leftovers, write_json
-from deconvnet.support.errors import UsageError
+from deconvnet.evaluation.scoring import (
+    SCORE_FILES,
+    check_predictions,
+    has_masks,
+    images_csv,
+    images_summary,
+    prediction_classes,
+    read_class_list,
+    recorded_classes,
+    score,
+)
+from deconvnet.run_folder import DEFAULT_RUN, read_run, recorded_voc_root
+from deconvnet.support.atomic import remove_leftovers, write_json, write_text
+from deconvnet.support.errors import UsageError, UserError
 from deconvnet.support.locks import held
-from stages.cli import make_parser, run_command
+from stages.cli import default_run, make_parser, run_command
 
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class Asked:
+    """What is to be scored: folders of label maps, each of every image of a split."""
+
+    voc: SegmentationDataset
+    split: str
+    folders: list[Path]
+
+
+def asked_for(options: argparse.Namespace) -> Asked:
+    """What the options ask for: a folder from anywhere, or a run's predictions. Raises UsageError."""
+    if options.predictions and options.voc_root and not options.run:
+        classes = read_class_list(options.classes) if options.classes else prediction_classes(options.predictions)
+        return Asked(VocFolder(options.voc_root, classes), options.split or "val", [options.predictions])
+
+    run = read_run(options.run or default_run())
+    data, split = run.recipe.data, options.split or run.recipe.data.val_split
+    check_split(split)
+    folders = _predictions(run.root, split, options.predictions)
+    classes = read_class_list(options.classes) if options.classes else data.classes
+    for folder in folders:
+        theirs = recorded_classes(folder)
+        if theirs not in (None, classes) and not options.classes:
+            raise UserError(f"{folder}: was predicted with the classes {', '.join(theirs or [])}; the run's recipe has "
+                            f"{', '.join(classes)}: predict again, or say which are right with --classes")
+    root = options.voc_root or recorded_voc_root(run.root, run.sources) or os.environ.get("DECONVNET_VOC_ROOT")
+    if not root:
+        raise UsageError(f"{run.root}: does not say where its images are; give --voc-root")
+    return Asked(DATA_SETS[data.format](Path(root), classes), split, folders)
+
+
+def _predictions(run: Path, split: str, named: Path | None) -> list[Path]:
+    """Of a run's predictions of a split the one that is named, which may be another folder's path; else all."""
+    place = run / "predictions" / split
+    known = sorted(path for path in place.glob("[!.]*") if path.is_dir())
+    if named and (place / named in known or named.is_dir()):
+        return [place / named if place / named in known else named]
+    if named:
+        raise UsageError(f"{named}: no such folder, and no such prediction in {place}; expected one of "
+                         f"{_names(known)}, or a folder with a prediction ID.png per image")
+    if not known:
+        raise UsageError(f"{place}: no predictions yet; `python -m stages.infer --run {run}` makes them")
+    return known
+
+
+def _names(folders: list[Path]) -> str:
+    return ", ".join(path.name for path in folders) or "those that stages.infer makes"
 
 
 def print_table(confusion: ConfusionMatrix, subset: list[str]) -> None:
@@ -45,57 +107,73 @@ def percent(value: float) -> str:
 
 def main(options: argparse.Namespace) -> None:
     """Packs, scores, prints and writes what the options ask for."""
-    classes = read_class_list(options.classes) if options.classes else prediction_classes(options.predictions)
-    voc = VocFolder(options.voc_root, classes)
-    image_ids = voc.image_ids(options.split)
+    asked = asked_for(options)
+    image_ids = asked.voc.image_ids(asked.split)
     subset = [name.strip() for name in (options.subset_classes or "").split(",") if name.strip()]
     if subset:
-        ConfusionMatrix(voc.classes).mean_iou(subset)  # an unknown name is an error now, not after the last image
+        ConfusionMatrix(asked.voc.classes).mean_iou(subset)  # an unknown name is an error now, not after the last image
     if options.comp6 and not options.comp6.name.endswith((".tgz", ".tar.gz")):
         raise UsageError(f"--comp6 {options.comp6}: expected a file name that ends in .tgz")
-    check_predictions(options.predictions, image_ids)
-    with held(options.predictions):
-        _evaluate(options, voc, image_ids, subset)
+    if options.comp6 and len(asked.folders) > 1:
+        raise UsageError("--comp6 packs one prediction: say which with --predictions, one of "
+                         f"{_names(asked.folders)}")
+    for folder in asked.folders:
+        check_predictions(folder, image_ids)
+    for number, folder in enumerate(asked.folders):
+        if len(asked.folders) > 1:
+            print(f"{chr(10) if number else ''}{folder.name}")
+        with held(folder):
+            _evaluate(asked, folder, image_ids, subset, options.comp6)
 
 
-def _evaluate(options: argparse.Namespace, voc: SegmentationDataset, image_ids: list[str], subset: list[str]) -> None:
-    remove_leftovers(options.predictions)
-    if options.comp6:
-        remove_leftovers(options.comp6.parent)
-        pack_comp6(voc, options.predictions, image_ids, options.comp6)
-        print(f"wrote {options.comp6}: {len(image_ids)} predictions")
+def _evaluate(asked: Asked, folder: Path, image_ids: list[str], subset: list[str], comp6: Path | None) -> None:
+    remove_leftovers(folder)
+    voc, split = asked.voc, asked.split
+    if comp6:
+        remove_leftovers(comp6.parent)
+        pack_comp6(voc, folder, image_ids, comp6)
+        print(f"wrote {comp6}: {len(image_ids)} predictions")
         if not has_masks(voc, image_ids):
-            print(f"split {options.split} has no masks here, so it is not scored: send the archive to the VOC server")
+            print(f"split {split} has no masks here, so it is not scored: send the archive to the VOC server")
             return
 
-    confusion = score(voc, image_ids, options.predictions)
+    confusion, images = score(voc, image_ids, folder)
     if not confusion.counts[:, 1:].any():
         log.warning("WARNING: every scored pixel is predicted %s: has the network learned anything?", voc.classes[0])
     print_table(confusion, subset)
-    metrics = {"split": options.split, **confusion.summary()}
+    metrics = {"split": split, **confusion.summary()}
     if subset:
         value = confusion.mean_iou(subset)
         metrics["subset"] = {"classes": subset, "mean_iou": None if math.isnan(value) else value}
-    write_json(options.predictions / "metrics.json", metrics)
-    print(f"\nwrote {options.predictions / 'metrics.json'}")
+    write_text(folder / "images.csv", images_csv(images, voc.classes))
+    write_json(folder / "images.json", {"split": split, "images": images_summary(images, voc.classes)})
+    write_json(folder / "metrics.json", metrics)
+    print(f"\nwrote {folder / SCORE_FILES[0]}, {', '.join(SCORE_FILES[1:])}")
 
 
 def parse() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = make_parser(
         "stages.evaluate",
-        "Scores a folder of label maps (ID.png) against a split's masks: pixel accuracy, mean accuracy, mean IoU, "
-        "frequency\nweighted IoU, IoU of each class. Prints them and writes metrics.json into the folder.",
-        "python -m stages.evaluate --predictions runs/default/predictions/val/deconvnet-max-fcn-crf "
-        "--voc-root data/synthetic/VOC2012 --split val",
+        "Scores label maps (ID.png) against a split's masks: pixel accuracy, mean accuracy, mean IoU, frequency\n"
+        "weighted IoU, IoU of each class. Prints them and writes metrics.json beside the label maps, with the scores\n"
+        "of each image in images.json and images.csv.\n"
+        "Scores a run's predictions; or, with --predictions and --voc-root and without --run, those in any folder.",
+        "python -m stages.evaluate --run runs/voc\n"
+        "  python -m stages.evaluate --run runs/voc --predictions deconvnet-max-fcn-crf --comp6 comp6.tgz\n"
+        "  python -m stages.evaluate --predictions labelled --voc-root data/synthetic/VOC2012 --split val",
     )
-    parser.add_argument("--predictions", type=Path, required=True, metavar="FOLDER",
-                        help="folder with one ID.png per image")
-    parser.add_argument("--voc-root", type=Path, required=True, metavar="FOLDER", help="the VOC-layout folder")
-    parser.add_argument("--split", default="val", help="split that was predicted (default: %(default)s)")
+    parser.add_argument("--run", type=Path, metavar="FOLDER",
+                        help=f"run folder (default: $DECONVNET_RUN, else {DEFAULT_RUN})")
+    parser.add_argument("--predictions", type=Path, metavar="NAME",
+                        help="one of the run's predictions, or a folder with one ID.png per image (default: all of the "
+                             "run's predictions of the split)")
+    parser.add_argument("--voc-root", type=Path, metavar="FOLDER", help="VOC-layout folder (default: the run's own)")
+    parser.add_argument("--split", help="split that was predicted (default: the recipe's validation split; without a "
+                                        "run: val)")
     parser.add_argument("--classes", type=Path, metavar="FILE",
-                        help="class names, one per line, background first (default: those that stages.infer wrote "
-                             "beside its predictions, else VOC's 21)")
+                        help="class names, one per line, background first (default: the run's, those that stages.infer "
+                             "wrote beside its predictions, else VOC's 21)")
     parser.add_argument("--subset-classes", metavar="NAME,NAME,...", help="also give the mean IoU of these classes")
     parser.add_argument("--comp6", type=Path, metavar="FILE.tgz",
                         help="also pack the predictions for the VOC server; a split without masks is only packed")

@@ -51,6 +51,11 @@ class ConfusionMatrix:
         self.counts += np.bincount(true * count + predicted, minlength=count * count).reshape(count, count)
         self.images += 1
 
+    def include(self, other: "ConfusionMatrix") -> None:
+        """Counts what another one of the same classes has counted."""
+        self.counts += other.counts
+        self.images += other.images
+
     def pixel_accuracy(self) -> float:
         """Share of pixels that are correct; NaN without pixels."""
         return float(_divide(self._hits().sum(), self.counts.sum()))
@@ -88,12 +93,12 @@ class ConfusionMatrix:
         return {
             "images": self.images,
             "pixels": int(self.counts.sum()),
-            "pixel_accuracy": _or_none(self.pixel_accuracy()),
-            "mean_accuracy": _or_none(self.mean_accuracy()),
-            "mean_iou": _or_none(self.mean_iou()),
-            "frequency_weighted_iou": _or_none(self.frequency_weighted_iou()),
+            "pixel_accuracy": or_none(self.pixel_accuracy()),
+            "mean_accuracy": or_none(self.mean_accuracy()),
+            "mean_iou": or_none(self.mean_iou()),
+            "frequency_weighted_iou": or_none(self.frequency_weighted_iou()),
             "classes": self.classes,
-            "class_iou": {name: _or_none(value) for name, value in zip(self.classes, self.class_iou(), strict=True)},
+            "class_iou": {name: or_none(value) for name, value in zip(self.classes, self.class_iou(), strict=True)},
             "confusion": self.counts.tolist(),
         }
 
@@ -111,7 +116,8 @@ def _mean(values: np.ndarray) -> float:
     return float(defined.mean()) if defined.size else float("nan")
 
 
-def _or_none(value: float) -> float | None:
+def or_none(value: float) -> float | None:
+    """A metric for a JSON file; None for NaN, a metric that does not exist."""
     return None if np.isnan(value) else float(value)
 
 

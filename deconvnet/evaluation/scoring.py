@@ -1,14 +1,35 @@
-"""A folder of label maps against the masks of a split."""
+"""A folder of label maps against the masks of a split: all images together, and each by itself."""
 
+import csv
+import io
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from deconvnet.conventions import VOC_CLASSES
 from deconvnet.data.dataset import SegmentationDataset
 from deconvnet.data.images import read_label_png
-from deconvnet.evaluation.metrics import ConfusionMatrix
+from deconvnet.evaluation.metrics import ConfusionMatrix, or_none
 from deconvnet.schemas import PredictionRecord, read_json
 from deconvnet.support.errors import UsageError, UserError
 from deconvnet.support.progress import progress
+
+SCORE_FILES = ("metrics.json", "images.json", "images.csv")  # what stages.evaluate writes beside label maps
+
+
+@dataclass(frozen=True)
+class ImageScore:
+    """How one image was labelled, as fractions; NaN where there is nothing to measure (an image of void alone).
+
+    mean_iou: over the classes that occur in its truth or its prediction. class_iou: float64 C; NaN for other classes.
+    """
+
+    image_id: str
+    pixel_accuracy: float
+    mean_iou: float
+    class_iou: np.ndarray
 
 
 def read_class_list(path: Path) -> list[str]:
@@ -27,10 +48,15 @@ def read_class_list(path: Path) -> list[str]:
     return names
 
 
+def recorded_classes(folder: Path) -> list[str] | None:
+    """The class list that stages.infer wrote beside its predictions; None for predictions from elsewhere."""
+    marker = folder / "settings.json"
+    return read_json(marker, PredictionRecord).classes if marker.is_file() else None
+
+
 def prediction_classes(folder: Path) -> list[str]:
     """The class list that stages.infer wrote beside its predictions; VOC's for predictions from elsewhere."""
-    marker = folder / "settings.json"
-    return (read_json(marker, PredictionRecord).classes if marker.is_file() else None) or VOC_CLASSES
+    return recorded_classes(folder) or VOC_CLASSES
 
 
 def check_predictions(folder: Path, image_ids: list[str]) -> None:
@@ -48,10 +74,30 @@ def has_masks(voc: SegmentationDataset, image_ids: list[str]) -> bool:
     return any(mask for _, mask, _ in voc.files(image_ids))
 
 
-def score(voc: SegmentationDataset, image_ids: list[str], folder: Path) -> ConfusionMatrix:
-    """The confusion matrix of the predictions in a folder."""
-    confusion = ConfusionMatrix(voc.classes)
+def score(voc: SegmentationDataset, image_ids: list[str], folder: Path) -> tuple[ConfusionMatrix, list[ImageScore]]:
+    """The confusion matrix of all predictions in a folder, and each image's own score, in the order of the ids."""
+    confusion, images = ConfusionMatrix(voc.classes), []
     for image_id in progress(image_ids, desc="evaluate", unit="image", disable=None):
         path = folder / f"{image_id}.png"
-        confusion.add(read_label_png(path), voc.read_mask(image_id), str(path))
-    return confusion
+        own = ConfusionMatrix(voc.classes)
+        own.add(read_label_png(path), voc.read_mask(image_id), str(path))
+        confusion.include(own)
+        images.append(ImageScore(image_id, own.pixel_accuracy(), own.mean_iou(), own.class_iou()))
+    return confusion, images
+
+
+def images_summary(images: list[ImageScore], classes: list[str]) -> list[dict[str, Any]]:
+    """One entry for each image, for a JSON file; None where there is nothing to measure."""
+    return [{"id": one.image_id, "pixel_accuracy": or_none(one.pixel_accuracy), "mean_iou": or_none(one.mean_iou),
+             "class_iou": {name: or_none(value) for name, value in zip(classes, one.class_iou, strict=True)}}
+            for one in images]
+
+
+def images_csv(images: list[ImageScore], classes: list[str]) -> str:
+    """The same as a table, one line for each image; empty where there is nothing to measure."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["id", "pixel_accuracy", "mean_iou", *classes])
+    for one in images:
+        writer.writerow([one.image_id, *map(or_none, (one.pixel_accuracy, one.mean_iou, *one.class_iou))])
+    return buffer.getvalue()

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from deconvnet.data.palette import blended, label_png_made_of, write_label_png
+from deconvnet.evaluation.scoring import SCORE_FILES
 from deconvnet.recipe import CRF_LABELS, ENSEMBLE_LABELS, Recipe, shaping
 from deconvnet.schemas import PredictionRecord, read_json
 from deconvnet.support.atomic import atomic_write, write_json
@@ -54,8 +55,8 @@ class Prediction:
     def write(self, image_id: str, made_of: str, labels: np.ndarray, image: np.ndarray | None) -> None:
         """Writes labels (uint8 H x W), and blended with the image, where one is given, as an overlay."""
         if self.stale:  # only now, when a new one is at hand
-            for path in [*self.folder.glob("*.png"), *self.folder.glob("overlays/*.jpg"), self.folder / "metrics.json",
-                         self.marker]:
+            scores = [self.folder / name for name in SCORE_FILES]
+            for path in [*self.folder.glob("*.png"), *self.folder.glob("overlays/*.jpg"), *scores, self.marker]:
                 path.unlink(missing_ok=True)
             self.stale = False
         if not self.marker.is_file():

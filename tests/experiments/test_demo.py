@@ -44,8 +44,7 @@ def test_commands_in_order(tmp_path: Path) -> None:
         "-m stages.train --run T/run --stage 2",
         "-m stages.train --run T/run --model fcn8s",
         *(f"-m stages.infer --run T/run {options} --split val" for options in rows.values()),
-        *(f"-m stages.evaluate --predictions T/run/predictions/val/{row} --voc-root T/data/VOC2012 --split val"
-          for row in rows),
+        *(f"-m stages.evaluate --run T/run --predictions {row} --split val" for row in rows),
         "-m experiments.reproduce T/run",
         "-m experiments.figures T/run",
     ]

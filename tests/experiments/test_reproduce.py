@@ -9,10 +9,11 @@ import pytest
 
 from deconvnet.conventions import VOC_CLASSES
 from deconvnet.evaluation.metrics import ConfusionMatrix
+from deconvnet.evaluation.rows import Row, infer_command, paper_rows, table_rows
 from deconvnet.recipe import recipe_to_dict
 from deconvnet.recipe_files import load_recipe, save_recipe
 from experiments.reproduce import main, parse
-from experiments.table1 import Row, infer_command, paper_rows, paper_table, table_rows
+from experiments.table1 import paper_table
 from stages.cli import run_command
 
 FOLDERS = ["fcn8s", "deconvnet-max", "deconvnet-max-crf", "deconvnet-max-fcn", "deconvnet-max-fcn-crf"]
@@ -102,8 +103,7 @@ def test_missing_rows_come_with_their_commands(run: Path, capsys: pytest.Capture
     assert reproduce(run) == 0
     out = capsys.readouterr().out
     assert out.count("not run") == 4
-    evaluate = (f"python -m stages.evaluate --predictions {run}/predictions/val/%s --voc-root /some/where/data/VOC2012 "
-                "--split val")
+    evaluate = f"python -m stages.evaluate --run {run} --predictions %s --split val"
     assert f"- DeconvNet: `{evaluate % 'deconvnet-max'}`" in out
     assert (f"- EDeconvNet+CRF: `python -m stages.infer --run {run} --aggregate max --ensemble fcn --crf --split val "
             f"&& {evaluate % 'deconvnet-max-fcn-crf'}`") in out

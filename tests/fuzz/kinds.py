@@ -19,7 +19,7 @@ CPU = ("--device", "cpu")
 INFER: Command = ("stages.infer", "--run", RUN, *CPU, "--split", "val")
 BOTH: Command = (*INFER, "--ensemble", "fcn")
 EVALUATE: Command = ("stages.evaluate", "--predictions", "{work}/files/maps", "--voc-root", VOC, "--split", "val")
-SCORE: Command = ("stages.evaluate", "--predictions", f"{RUN}/{ROW}", "--voc-root", VOC, "--split", "val")
+SCORE: Command = ("stages.evaluate", "--run", RUN, "--predictions", "deconvnet-max")
 BUILD: Command = ("stages.build_proposals", "--run", NEW, "--recipe", "{work}/files/recipe.yaml", "--workers", "0",
                   "--split", "val")
 STAGE1: Command = (*BUILD, "--voc-root", VOC, "--stage", "1")
@@ -44,7 +44,7 @@ class Kind:
     copies: tuple[tuple[str, str], ...] = ()  # files that are put in another's place
     results: tuple[str, ...] = ()  # what the commands make
     strict: bool = False  # damaged bytes that pass for good ones must give the same results: checksums
-    outputs: tuple[str, ...] = ("**/metrics.json", "run/report/*", "**/trace.json")  # may be changed
+    outputs: tuple[str, ...] = ("**/metrics.json", "**/images.*", "run/report/*", "**/trace.json")  # may be changed
     options: Callable[[random.Random, Path], list[str]] | None = None  # more arguments, wrong ones
     names: tuple[str, ...] = field(default=())  # an error names one of these, or a path in the work folder
 
@@ -78,6 +78,7 @@ OPTIONS: dict[Command, dict[str, list[str]]] = {
                     "--run": PATHS, "--resume": [], "--voc-root": PATHS},
     ("stages.bn_statistics", "--run", RUN, *CPU): {"--stage": NUMBERS, "--weights": PATHS, "--to": PATHS,
                                                    "--run": PATHS},
+    SCORE: {"--predictions": [*PATHS, *STRANGE], "--voc-root": PATHS, "--split": STRANGE, "--run": PATHS},
     EVALUATE: {"--predictions": PATHS, "--voc-root": PATHS, "--split": STRANGE, "--classes": PATHS,
                "--subset-classes": [*STRANGE, "cat,cat", ",,,"], "--comp6": [*PATHS, "new/x.tgz", "x" * 300 + ".tgz"]},
     REPRODUCE: {"--split": STRANGE, "--aggregate": STRANGE, "--subset-classes": [*STRANGE, "cat,cat"], "--out": PATHS,
@@ -195,7 +196,7 @@ def _files() -> list[Kind]:
         Kind("settings", f"run/{ROW}/settings.json", (SCORE, INFER, REPRODUCE), json),
         Kind("metrics", f"run/{ROW}/metrics.json", (REPRODUCE,), json),
         Kind("run-json", "run/run.json", (REPRODUCE, INFER), json),
-        Kind("data-json", "run/data.json", (INFER, FIGURES, REPRODUCE), json, (f"run/{ROW}/*.png",),
+        Kind("data-json", "run/data.json", (INFER, SCORE, FIGURES, REPRODUCE), json, (f"run/{ROW}/*.png",),
              names=("VOC-layout folder",)),  # the path that stands there
         Kind("contents-json", "run/contents.json", (INFER,), json, scored, results=MAPS, strict=True),
         Kind("synthetic-json", "voc/VOC2012/synthetic.json",

@@ -47,7 +47,7 @@ def test_a_subcommand_is_the_stage(tmp_path: Path) -> None:
     assert shown.returncode == 0 and "usage: deconvnet evaluate " in shown.stdout and "--comp6" in shown.stdout
     shown = deconvnet("inspect", "recipe", "--recipe", "paper")
     assert shown.returncode == 0 and "infer.aggregate" in shown.stdout
-    assert deconvnet("evaluate").returncode == 2
+    assert deconvnet("evaluate", "--run", str(tmp_path / "none")).returncode == 2
     failed = deconvnet("infer", "--run", str(tmp_path / "none"), "--images", str(tmp_path))
     assert failed.returncode == 2 and failed.stderr.splitlines()[-1].startswith("error: ")
 

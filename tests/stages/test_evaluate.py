@@ -1,7 +1,9 @@
 """`python -m stages.evaluate` as a real command, on a small VOC-layout folder."""
 
+import csv
 import gzip
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -12,7 +14,8 @@ import pytest
 from PIL import Image
 
 from deconvnet.data.palette import voc_palette, write_label_png
-from deconvnet.evaluation.scoring import read_class_list
+from deconvnet.evaluation.scoring import SCORE_FILES, read_class_list
+from deconvnet.recipe_files import load_recipe, save_recipe
 from deconvnet.support.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,9 +30,10 @@ PREDICTED = {
 }
 
 
-def evaluate(*arguments: object) -> subprocess.CompletedProcess:
+def evaluate(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "stages.evaluate", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    without = {name: value for name, value in os.environ.items() if not name.startswith("DECONVNET")}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=without | environment)
 
 
 def refused(result: subprocess.CompletedProcess, status: int, *words: str) -> None:
@@ -81,7 +85,116 @@ def test_scores_a_folder(case: tuple[Path, Path, list[object]]) -> None:
     printed = result.stdout.splitlines()
     assert len({len(line) for line in printed if line.endswith((".00", ".33", ".56", ".67"))}) == 1  # they line up
     assert printed[0] == "2 images, 10 labelled pixels; percent" and "IoU of each class" in map(str.strip, printed)
-    assert sorted(path.name for path in predictions.iterdir()) == ["a.png", "b.png", "metrics.json", "ta.png", "tb.png"]
+    assert sorted(path.name for path in predictions.iterdir()) == [
+        "a.png", "b.png", "images.csv", "images.json", "metrics.json", "ta.png", "tb.png"]
+
+
+def test_each_image_by_itself_against_a_loop(tmp_path: Path) -> None:
+    """Random label maps, pixel by pixel in plain Python; one image is of void alone."""
+    random = np.random.default_rng(0)
+    voc, predictions, classes = tmp_path / "voc", tmp_path / "predictions", ["background", "id", "cat", "dog", "cow"]
+    ids, expected = [f"{number:02}" for number in random.permutation(6)], {}
+    (voc / "ImageSets" / "Segmentation").mkdir(parents=True)
+    (voc / "JPEGImages").mkdir()
+    (voc / "ImageSets" / "Segmentation" / "val.txt").write_text("\n".join(ids) + "\n")
+    (tmp_path / "classes.txt").write_text("\n".join(classes) + "\n")
+    for number, name in enumerate(ids):
+        occurring = random.choice(4, 3, replace=False)  # never a cow
+        truth = random.choice([*occurring, 255], (5, 7)).astype(np.uint8)
+        truth = np.full_like(truth, 255) if number == 2 else truth
+        predicted = random.choice(occurring, truth.shape).astype(np.uint8)
+        Image.fromarray(np.zeros((5, 7, 3), np.uint8)).save(voc / "JPEGImages" / f"{name}.png")
+        write_label_png(voc / "SegmentationClass" / f"{name}.png", truth)
+        write_label_png(predictions / f"{name}.png", predicted)
+        pairs = [(int(a), int(b)) for a, b in zip(truth.ravel(), predicted.ravel(), strict=True) if a != 255]
+        iou = []
+        for label in range(len(classes)):
+            either = [pair for pair in pairs if label in pair]
+            iou.append(sum(pair == (label, label) for pair in either) / len(either) if either else None)
+        found = [value for value in iou if value is not None]
+        expected[name] = [sum(a == b for a, b in pairs) / len(pairs) if pairs else None,
+                          sum(found) / len(found) if found else None, *iou]
+    done = evaluate("--voc-root", voc, "--predictions", predictions, "--classes", tmp_path / "classes.txt")
+    assert done.returncode == 0, done.stderr
+    with (predictions / "images.csv").open(newline="") as file:
+        header, *lines = list(csv.reader(file))
+    assert header == ["id", "pixel_accuracy", "mean_iou", *classes] and [line[0] for line in lines] == ids
+    told = json.loads((predictions / "images.json").read_text())
+    assert told["split"] == "val" and [one["id"] for one in told["images"]] == ids
+    for line, one in zip(lines, told["images"], strict=True):
+        assert list(one["class_iou"]) == classes
+        for found in ([float(cell) if cell else None for cell in line[1:]],
+                      [one["pixel_accuracy"], one["mean_iou"], *one["class_iou"].values()]):
+            assert found == [value if value is None else pytest.approx(value, abs=1e-12) for value in expected[line[0]]]
+    assert expected[ids[2]] == [None] * 7 and all(one[-1] is None for one in expected.values())
+
+
+FOLDERS = ["deconvnet-max", "fcn8s"]
+
+
+@pytest.fixture
+def run(case: tuple[Path, Path, list[object]], tmp_path: Path) -> Path:
+    """A run of the case's data set and classes, with three predictions: one of part of the images, of another split."""
+    voc, predictions, _ = case
+    run = tmp_path / "run"
+    recipe = load_recipe("tiny", [f"data.classes=[{','.join(CLASSES)}]", "data.val_split=seen"])
+    save_recipe(recipe, run / "recipe.yaml")
+    (run / "data.json").write_text(json.dumps({"voc_root": str(voc)}))
+    for name in ("seen/deconvnet-max", "seen/fcn8s", "part/fcn8s"):
+        for image_id in TRUTH if name != "part/fcn8s" else ["a"]:
+            labels = PREDICTED[image_id] if name != "seen/fcn8s" else np.zeros_like(PREDICTED[image_id])
+            write_label_png(run / "predictions" / name / f"{image_id}.png", labels)
+    (run / "predictions" / "seen" / ".fcn8s.lock").touch()
+    lists = voc / "ImageSets" / "Segmentation"
+    (lists / "part.txt").write_text("a\n")
+    (lists / "val.txt").rename(lists / "seen.txt")
+    return run
+
+
+def accuracies(run: Path) -> dict[str, float]:
+    """Pixel accuracy by folder, of what was scored; then it is removed."""
+    found = {}
+    for path in run.rglob("metrics.json"):
+        metrics = json.loads(path.read_text())
+        assert metrics["classes"] == CLASSES and metrics["split"] == path.parts[-3]
+        found["/".join(path.parts[-3:-1])] = metrics["pixel_accuracy"]
+        for name in SCORE_FILES:
+            path.with_name(name).unlink()
+    return found
+
+
+def test_a_runs_predictions(run: Path, tmp_path: Path) -> None:
+    """Data set, classes and split are the run's; one prediction by its name or its path, or all of a split."""
+    maps, zeros = pytest.approx(0.7), pytest.approx(0.4)
+    done = evaluate("--run", run)
+    assert done.returncode == 0 and accuracies(run) == {"seen/deconvnet-max": maps, "seen/fcn8s": zeros}
+    assert [line for line in done.stdout.splitlines() if line in FOLDERS] == FOLDERS
+    assert evaluate(DECONVNET_RUN=str(run)).returncode == 0 and len(accuracies(run)) == 2
+    for named in ("fcn8s", run / "predictions" / "seen" / "fcn8s"):
+        done = evaluate("--run", run, "--predictions", named)
+        assert done.returncode == 0 and accuracies(run) == {"seen/fcn8s": zeros} and "\nfcn8s\n" not in done.stdout
+    assert evaluate("--run", run, "--split", "part").returncode == 0
+    assert accuracies(run) == {"part/fcn8s": 0.8}
+    (run / "data.json").unlink()
+    voc = tmp_path / "voc"
+    for options, environment in ((["--voc-root", voc], {}), ([], {"DECONVNET_VOC_ROOT": str(voc)})):
+        assert evaluate("--run", run, *options, **environment).returncode == 0 and len(accuracies(run)) == 2
+
+
+def test_wrong_use_of_a_run_is_refused(run: Path, tmp_path: Path) -> None:
+    refused(evaluate("--run", tmp_path / "none"), 2, "none", "not a run folder")
+    refused(evaluate("--run", run, "--predictions", "segnet"), 2, "segnet", "deconvnet-max, fcn8s")
+    refused(evaluate("--run", run, "--split", "test"), 2, "predictions/test", f"stages.infer --run {run}")
+    refused(evaluate("--run", run, "--split", "../val"), 2, "'../val'")
+    refused(evaluate("--run", run, "--comp6", tmp_path / "x.tgz"), 2, "--predictions", "deconvnet-max, fcn8s")
+    folder = run / "predictions" / "seen" / "fcn8s"
+    (folder / "b.png").unlink()
+    refused(evaluate("--run", run), 1, "fcn8s/b.png", "1 of the split's 2")
+    (folder / "settings.json").write_text(json.dumps({"classes": ["background", "cow"]}))
+    refused(evaluate("--run", run, "--predictions", "fcn8s"), 1, "background, cow", "background, cat, dog")
+    (run / "data.json").unlink()
+    refused(evaluate("--run", run, "--predictions", "deconvnet-max"), 2, "--voc-root")
+    assert not accuracies(run)
 
 
 def test_another_split_and_no_subset_unless_asked_for(case: tuple[Path, Path, list[object]]) -> None:

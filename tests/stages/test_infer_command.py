@@ -21,6 +21,7 @@ from deconvnet.data.palette import voc_palette
 from deconvnet.data.row_files import read_rows
 from deconvnet.data.synthetic import generate
 from deconvnet.data.voc import VocFolder
+from deconvnet.evaluation.scoring import SCORE_FILES
 from deconvnet.inference.scoring import score_image, score_windows, scoring_windows
 from deconvnet.models.build import build_network
 from deconvnet.models.network_files import save_network
@@ -147,7 +148,10 @@ def test_killed_and_run_again_and_again(tmp_path: Path, voc: Path, networks: Pat
     # Other settings of the CRF and of the ensemble: new label maps, from the scores that are there.
     caplog.clear()
     old = pngs(whole / row)
+    for name in SCORE_FILES:  # of the old label maps
+        (whole / row / name).touch()
     assert infer(whole, *MISSION, "--set", "crf.normalization=none") == 0
+    assert not [name for name in SCORE_FILES if (whole / row / name).exists()]
     assert "made with other settings; made anew" in caplog.text and "device:" not in caplog.text
     assert pngs(whole / row).keys() == old.keys() and pngs(whole / row) != old
     assert infer(whole, *MISSION, "--set", "infer.ensemble_rule=product") == 0

@@ -57,6 +57,7 @@ COMMANDS: dict[str, tuple[object, tuple[str, ...], str]] = {
     "infer --out": (infer, ("--run", "RUN", "--device", "cpu", "--out", "RUN/out"), "out/deconvnet-max"),
     "evaluate": (evaluate, ("--predictions", "RUN/predictions/val/deconvnet-max", "--voc-root", "VOC"),
                  "predictions/val/deconvnet-max"),
+    "evaluate --run": (evaluate, ("--run", "RUN"), "predictions/val/deconvnet-max"),
 }
 
 
