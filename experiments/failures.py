@@ -16,11 +16,9 @@ from deconvnet.conventions import VOID
 from deconvnet.data.dataset import DATA_SETS, SegmentationDataset
 from deconvnet.data.images import read_label_png
 from deconvnet.data.palette import voc_palette
-from deconvnet.evaluation.metrics import ConfusionMatrix
-from deconvnet.evaluation.scoring import check_predictions
+from deconvnet.evaluation.scoring import check_predictions, score
 from deconvnet.support.atomic import atomic_write
 from deconvnet.support.errors import UsageError
-from deconvnet.support.progress import progress
 from experiments.records import read_run
 from stages.cli import make_parser, run_command
 
@@ -45,16 +43,11 @@ def worst(voc: SegmentationDataset, image_ids: list[str], folder: Path, count: i
     Raises UserError for a prediction that is missing or of another size.
     """
     check_predictions(folder, image_ids)
-    found = []
-    for image_id in progress(image_ids, desc="failures", unit="image", disable=None):
-        path = folder / f"{image_id}.png"
-        one = Failure(image_id, 0.0, voc.read_mask(image_id), read_label_png(path))
-        confusion = ConfusionMatrix(voc.classes)
-        confusion.add(one.predicted, one.truth, str(path))
-        one.iou = confusion.mean_iou()
-        if not np.isnan(one.iou):  # an image of nothing but void
-            found.append(one)
-    return sorted(found, key=lambda one: one.iou)[:count]
+    _, images = score(voc, image_ids, folder)
+    measured = [one for one in images if not np.isnan(one.mean_iou)]  # the others are of nothing but void
+    return [Failure(one.image_id, one.mean_iou, voc.read_mask(one.image_id),
+                    read_label_png(folder / f"{one.image_id}.png"))
+            for one in sorted(measured, key=lambda one: one.mean_iou)[:count]]
 
 
 def shares(labels: np.ndarray, classes: list[str]) -> str:
