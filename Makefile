@@ -62,7 +62,7 @@ clean:
 	-I"$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("include"))')" >/dev/null 2>&1 || \
 	{ echo "error: $(PYTHON) lacks its headers: install them (Debian, Ubuntu: apt install python3-dev)" >&2; exit 1; }
 	@$(PYTHON) -m venv .venv || { echo "error: $(PYTHON) could not make .venv (its message is above)" >&2; exit 1; }
-	@echo "installing into .venv (on Linux about 6 GB: torch comes with CUDA); this happens once"
+	@echo "installing into .venv (on Linux about 6 GB: torch comes with CUDA, unless you do as docs/index.md says); this happens once"
 	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test]' || \
 	{ echo "error: pip could not install the packages (its message is above): check network and disk, then repeat" >&2; exit 1; }
 	@touch $@

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,13 +90,16 @@ def export_onnx(model: nn.Module, path: Path, kind: str, recipe: Recipe, origin:
 
 
 def _graph(model: nn.Module, side: int, path: Path) -> "ModelProto":
-    for name in ("onnxscript", "onnx_ir"):  # they tell each step, and warn of their own defaults
+    for name in ("onnxscript", "onnx_ir", "torch.onnx"):  # they tell each step, and warn of their own defaults
         logging.getLogger(name).setLevel(logging.ERROR)
     from torch.onnx import OnnxExporterError
 
     try:
-        program = torch.onnx.export(model, (torch.zeros(TRACED, 3, side, side),), dynamo=True, input_names=[IMAGES],
-                                    output_names=[SCORES], dynamic_shapes=({0: "batch"},), verbose=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch to itself
+            program = torch.onnx.export(model, (torch.zeros(TRACED, 3, side, side),), dynamo=True,
+                                        input_names=[IMAGES], output_names=[SCORES],
+                                        dynamic_shapes=({0: "batch"},), verbose=False)
     except OnnxExporterError as error:
         raise UserError(f"{path}: torch cannot export this network: {' '.join(str(error).split())[:300]}") from None
     assert program is not None  # it is one where dynamo=True
