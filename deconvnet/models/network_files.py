@@ -48,8 +48,8 @@ def load_network(path: Path, kind: str, recipe: Recipe) -> nn.Module:
         return model.eval()
     model, metadata = load_unmeasured(path, kind, recipe)
     if metadata.get("bn") == "unmeasured":
-        raise UserError(f"{path}: its BN statistics were never measured; run `python -m stages.bn_statistics --weights "
-                        f"{path}`")
+        raise UserError(f"{path}: its BN statistics were never measured; run `python -m stages.bn_statistics --model "
+                        f"{kind} --weights {path}`")
     return model.eval()
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from deconvnet.data.synthetic import generate
 from deconvnet.models.weight_files import read_safetensors
 from experiments import figures, reproduce
-from stages import build_proposals, evaluate, infer, train
+from stages import bn_statistics, build_proposals, evaluate, infer, train
 from stages.cli import run_command
 from tests import training_truth as truth
 from tests.models.test_segnet import by_hand
@@ -52,6 +52,26 @@ def test_it_is_trained_as_its_keys_say(run: Path) -> None:
     assert {group["momentum"] for group in groups} == {0.9} and 5e-4 in {group["weight_decay"] for group in groups}
     about = read_safetensors(run / "segnet" / "network.safetensors")[1]
     assert about["kind"] == "segnet" and about["bn"] == "measured" and about["width"] == 0.0625
+
+
+def test_its_statistics_are_measured_again_by_their_command(run: Path, tmp_path: Path,
+                                                            capsys: pytest.CaptureFixture) -> None:
+    """What the training measured, where nothing is changed; over fewer images others, and the same weights."""
+    def measured(*options: str) -> int:
+        return run_command(bn_statistics.parse(), bn_statistics.main, ["--run", str(run), *options])
+
+    trained = read_safetensors(run / "segnet" / "network.safetensors")[0]
+    for options, alike in (((), True), (("--set", "bn_statistics.batches=1"), False)):
+        assert measured("--model", "segnet", "--to", str(tmp_path / "again.safetensors"), *options) == 0
+        again, about = read_safetensors(tmp_path / "again.safetensors")
+        same = {name: torch.equal(value, again[name]) for name, value in trained.items() if "num_batches" not in name}
+        assert all(one or "running_" in name for name, one in same.items()) and all(same.values()) == alike
+        assert about["kind"] == "segnet" and about["origin"]["bn_statistics"]["training"] == "segnet"
+    capsys.readouterr()
+    for options, word in ((("--model", "segnet", "--stage", "1"), "no stages"),
+                          (("--model", "fcn8s"), "FCN-8s"), ((), "--stage 2` makes them")):
+        assert measured(*options) == 2
+        assert word in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_label_map_is_the_networks_written_out(run: Path) -> None:

@@ -140,7 +140,8 @@ def command(run: RunFolder, *arguments: str) -> subprocess.CompletedProcess:
 def test_command_measures_an_imported_network(run):
     """Weights as they were, statistics in, ready for inference; what is measured depends on the run alone."""
     imported, to = run.root.parent / "imported.safetensors", run.root.parent / "measured.safetensors"
-    with pytest.raises(UserError, match=r"never measured; run `python -m stages\.bn_statistics --weights .*imported"):
+    advice = r"run `python -m stages\.bn_statistics --model deconvnet --weights .*imported"
+    with pytest.raises(UserError, match=f"never measured; {advice}"):
         load_network(imported, "deconvnet", run.recipe)
     done = command(run, "--weights", str(imported), "--to", str(to))
     assert done.returncode == 0, done.stderr
