@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from deconvnet.models.compact import expanded
 from deconvnet.models.registry import NETWORKS
 from deconvnet.models.weight_files import existing, read_safetensors
 from deconvnet.models.weights import COUNTER, load_into
@@ -51,6 +52,7 @@ def _read(path: Path, kind: str, recipe: Recipe) -> tuple[dict[str, Tensor], lis
     if published:
         return published(path, recipe), None
     tensors, metadata = read_safetensors(path)
+    tensors = expanded(tensors)
     found = metadata.get("kind")
     if found == "vgg16" or "kind" not in metadata and "conv1_1.weight" in tensors:
         raise UserError(f"{path}: VGG16, not a whole network: give it with --vgg16")

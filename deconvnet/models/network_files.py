@@ -8,12 +8,14 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
 from torch import nn
 
 from deconvnet.models.build import build_network
+from deconvnet.models.compact import compacted, expanded
 from deconvnet.models.onnx_files import SUFFIX, OnnxNetwork
 from deconvnet.models.registry import NETWORKS
-from deconvnet.models.weight_files import read_safetensors, save_safetensors
+from deconvnet.models.weight_files import read_safetensors, save_safetensors, write_safetensors
 from deconvnet.models.weights import COUNTER, load_into
 from deconvnet.recipe import Recipe, recipe_to_dict
 from deconvnet.support.errors import UserError
@@ -26,10 +28,18 @@ def description(kind: str, recipe: Recipe) -> dict[str, Any]:
     return {"kind": kind, "classes": len(recipe.data.classes), **NETWORKS[kind].describe(recipe)}
 
 
-def save_network(model: nn.Module, path: Path, kind: str, recipe: Recipe, bn: str, origin: dict[str, Any]) -> None:
-    """Writes a network's file. bn: 'measured', 'unmeasured', 'running' (kept while training), 'none' (no BN)."""
-    save_safetensors(model, path, description(kind, recipe) | {
-        "class_names": recipe.data.classes, "bn": bn, "origin": origin, "recipe": recipe_to_dict(recipe)})
+def save_network(model: nn.Module, path: Path, kind: str, recipe: Recipe, bn: str, origin: dict[str, Any],
+                 compact: bool = False) -> None:
+    """Writes a network's file. bn: 'measured', 'unmeasured', 'running' (kept while training), 'none' (no BN).
+
+    compact: a quarter of the size, weights rounded to one byte (compact.py).
+    """
+    metadata = description(kind, recipe) | {
+        "class_names": recipe.data.classes, "bn": bn, "origin": origin, "recipe": recipe_to_dict(recipe)}
+    if compact:
+        write_safetensors(save_file, compacted(model), path, metadata)
+    else:
+        save_safetensors(model, path, metadata)
 
 
 def load_network(path: Path, kind: str, recipe: Recipe) -> nn.Module:
@@ -56,6 +66,7 @@ def load_network(path: Path, kind: str, recipe: Recipe) -> nn.Module:
 def load_unmeasured(path: Path, kind: str, recipe: Recipe) -> tuple[nn.Module, dict[str, Any]]:
     """As load_network, whether its BN statistics were measured or not; and the file's metadata."""
     tensors, metadata = read_safetensors(path)
+    tensors = expanded(tensors)
     if "kind" not in metadata:
         raise UserError(f"{path}: not a network file of this project; stages.train and stages.import_caffe write "
                         "them")

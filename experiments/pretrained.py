@@ -1,0 +1,55 @@
+"""Packs a run's networks into the folder that `Segmenter.from_pretrained` reads: one byte a weight, recipe, record."""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from deconvnet.inference.networks import weights_of_run
+from deconvnet.recipe_files import save_recipe
+from deconvnet.segmenter import PRETRAINED
+from deconvnet.support.atomic import remove_leftovers
+from deconvnet.support.errors import UsageError
+from experiments.records import read_run
+from stages.cli import make_parser, run_command
+
+
+def main(options: argparse.Namespace) -> None:
+    """Writes recipe.yaml, run.json and each network's file; prints their sizes."""
+    from deconvnet.models.network_files import load_network, save_network
+    from deconvnet.models.registry import NETWORKS
+    from deconvnet.models.weight_files import read_metadata
+
+    record = read_run(options.run)
+    recipe, given = record.recipe, {"deconvnet": options.weights, "fcn8s": options.fcn_weights}
+    if options.to.exists() and not (options.to / "recipe.yaml").is_file():
+        raise UsageError(f"--to {options.to}: a folder of something else; expected a new one, or one that this "
+                         "command made")
+    options.to.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(options.to)
+    save_recipe(recipe, options.to / "recipe.yaml")
+    shutil.copy(options.run / "run.json", options.to / "run.json")
+    for kind in options.model:
+        weights = weights_of_run(record.folder, kind, given[kind])
+        about = read_metadata(weights)
+        path = options.to / NETWORKS[kind].trainings(recipe)[-1].name / "network.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        model = load_network(weights, kind, recipe)
+        save_network(model, path, kind, recipe, about["bn"], about["origin"], compact=True)
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, of {weights.stat().st_size / 1e6:.1f} MB")
+
+
+def parse() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = make_parser("experiments.pretrained", __doc__.strip(), "python -m experiments.pretrained runs/voc_vgg")
+    parser.add_argument("run", metavar="RUN", type=Path, help="run folder")
+    parser.add_argument("--model", nargs="+", choices=("deconvnet", "fcn8s"), default=["deconvnet", "fcn8s"],
+                        help="which networks (default: both)")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="DeconvNet's (default: the run's)")
+    parser.add_argument("--fcn-weights", type=Path, metavar="FILE", help="FCN-8s's (default: the run's)")
+    parser.add_argument("--to", type=Path, metavar="FOLDER", default=PRETRAINED, help="default: %(default)s")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(parse(), main))
