@@ -280,6 +280,8 @@ class Fcn:
     momentum: float = key(0.9, "as published", least=0.0, most=0.9999)
     weight_decay: float = key(5e-4, "as published", least=0.0, most=1e3)
     trunk_lr: float = key(1.0, TRUNK_LR, least=0.0, most=1e3, added=5)
+    lr_step: int = key(0, "iterations of a training between drops of its rate to a tenth; 0: never, as published",
+                       least=0, most=MANY, added=5)
     validate_images: int = key(200, "validation images, drawn once with the seed; 0: all", least=0, most=MANY)
 
 

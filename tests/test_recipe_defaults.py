@@ -89,6 +89,7 @@ SOURCES = {
     "fcn.lr": (1e-4, "Long: 1e-4 for FCN-VGG16"),
     "fcn.momentum": (0.9, "Long"),
     "fcn.weight_decay": (5e-4, "Long: 5e-4"),
+    "fcn.lr_step": (0, "Long: a fixed rate"),
     "fcn.trunk_lr": (1.0, "Long: one rate for all weights"),
     "fcn.validate_images": (200, "ours"),
     "segnet.examples": ("images", "Badrinarayanan: whole images"),
@@ -143,7 +144,7 @@ MAY_BE_0 = """proposals.min_score windows.stage2_overlap network.bn_eps network.
 solver.momentum solver.weight_decay solver.bias_lr solver.bias_decay train.validate_windows train.workers fcn.lr
 fcn.momentum fcn.weight_decay fcn.validate_images segnet.lr segnet.momentum segnet.weight_decay segnet.validate
 infer.least_side infer.most_side crf.gaussian_weight crf.bilateral_weight
-crf.iterations seed solver.trunk_lr fcn.trunk_lr segnet.trunk_lr""".split()
+crf.iterations seed fcn.lr_step solver.trunk_lr fcn.trunk_lr segnet.trunk_lr""".split()
 MUST_NOT_BE_0 = """data.least_object_pixels proposals.count proposals.alpha proposals.beta proposals.eta windows.enlarge
 windows.warp windows.stage2_top network.width network.input solver.lr_factor solver.lr_patience train.batch
 train.micro_batch train.validate_every train.checkpoint_every bn_statistics.batches bn_statistics.batch fcn.width

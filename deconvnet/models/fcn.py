@@ -198,7 +198,8 @@ def _trainings(stride: int) -> Callable[[Recipe], list[TrainingSpec]]:
 
     def trainings(recipe: Recipe) -> list[TrainingSpec]:
         keys = recipe.fcn
-        solver = Solver(lr=keys.lr, momentum=keys.momentum, weight_decay=keys.weight_decay, rate_rule="constant",
+        solver = Solver(lr=keys.lr, momentum=keys.momentum, weight_decay=keys.weight_decay, lr_factor=0.1,
+                        rate_rule="step" if keys.lr_step else "constant", lr_step=[keys.lr_step or 1],
                         trunk_lr=keys.trunk_lr)
         strides = [one for one in STRIDES if one >= stride] if keys.staged else [stride]
         return [TrainingSpec(

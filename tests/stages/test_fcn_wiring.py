@@ -100,6 +100,15 @@ def test_fcn16s_starts_from_fcn32s_last_checkpoint(staged):
     assert found["score_pool4.weight"] == digest(np.zeros(shapes(staged, "fcn16s")["score_pool4.weight"], np.float32))
 
 
+def test_fcns_rate_drops_where_the_recipe_says_so(built, tmp_path):
+    """fcn.lr_step=2: the third iteration and the fourth at a tenth."""
+    run = sibling(built, tmp_path / "run", "fcn.lr_step=2")
+    assert train(run, "--model", "fcn32s") == 0
+    (start,) = starts(run, "fcn32s")
+    assert [one["iteration"] for one in start["rate_changes"]] == [3]
+    assert start["rate_changes"][0]["rates"] == pytest.approx([0.0001, 0.0002])
+
+
 def test_fcn8s_at_once_and_validated_on_validation_images(built, tmp_path):
     run = sibling(built, tmp_path / "run", "fcn.staged=false")
     assert train(run, "--model", "fcn8s") == 0
