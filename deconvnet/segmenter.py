@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 # torch is imported where it is used, not above: the CRF's processes import this module.
 KEPT = (PROPOSALS, WINDOWS, CHECKPOINTS, NETWORKS)  # of a run, while its images are labelled
+PRETRAINED = Path(__file__).resolve().parent / "pretrained"  # a run folder; experiments.pretrained packs it
+PACKED = {"deconvnet": "stage2", "fcn8s": "fcn8s"}  # network: its training's folder there; one of them or both
 GIVEN = "the image given"  # the name, in messages, of one that is no file
 SMALLER = "lower infer.most_side"  # what makes a photograph take less memory
 
@@ -117,6 +119,15 @@ class Segmenter:
         """
         return cls.of(read_run(Path(run), set, KEPT), model, ensemble, crf, device, aggregate,
                       Path(edge_model) if edge_model else None)
+
+    @classmethod
+    def from_pretrained(cls, crf: bool = True, device: str = "auto", set: Sequence[str] = ()) -> "Segmenter":
+        """With the networks that come with this package (docs/model_card.md says what they can do).
+
+        crf, device, set: as for from_run. Raises UsageError where the package comes without networks.
+        """
+        model, ensemble = pretrained_networks()
+        return cls.from_run(PRETRAINED, model, ensemble, crf, device, set=set)
 
     @classmethod
     def of(cls, run: RunFolder, model: str = "deconvnet", ensemble: str | None = None, crf: bool = False,
@@ -284,6 +295,14 @@ class Segmenter:
         labels = enlarged_labels(probabilities, one.photograph.size)
         return Segmentation(labels, probabilities, one.boxes, self.class_names, one.photograph.image,
                             one.photograph.conversions, seconds + time.perf_counter() - began)
+
+
+def pretrained_networks() -> tuple[str, str | None]:
+    """Network and ensemble partner that come with this package. Raises UsageError where none do."""
+    found = [kind for kind, training in PACKED.items() if (PRETRAINED / training / "network.safetensors").is_file()]
+    if not found:
+        raise UsageError(f"{PRETRAINED}: this package comes without networks: train some, and give their run")
+    return found[0], "fcn" if len(found) == 2 else None
 
 
 def _partner(name: str) -> str:

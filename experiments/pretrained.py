@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deconvnet.inference.networks import weights_of_run
 from deconvnet.recipe_files import save_recipe
-from deconvnet.segmenter import PRETRAINED
+from deconvnet.segmenter import PACKED, PRETRAINED
 from deconvnet.support.atomic import remove_leftovers
 from deconvnet.support.errors import UsageError
 from experiments.records import read_run
@@ -17,7 +17,6 @@ from stages.cli import make_parser, run_command
 def main(options: argparse.Namespace) -> None:
     """Writes recipe.yaml, run.json and each network's file; prints their sizes."""
     from deconvnet.models.network_files import load_network, save_network
-    from deconvnet.models.registry import NETWORKS
     from deconvnet.models.weight_files import read_metadata
 
     record = read_run(options.run)
@@ -32,7 +31,7 @@ def main(options: argparse.Namespace) -> None:
     for kind in options.model:
         weights = weights_of_run(record.folder, kind, given[kind])
         about = read_metadata(weights)
-        path = options.to / NETWORKS[kind].trainings(recipe)[-1].name / "network.safetensors"
+        path = options.to / PACKED[kind] / "network.safetensors"
         path.parent.mkdir(exist_ok=True)
         model = load_network(weights, kind, recipe)
         save_network(model, path, kind, recipe, about["bn"], about["origin"], compact=True)
@@ -43,7 +42,7 @@ def parse() -> argparse.ArgumentParser:
     """The command's arguments."""
     parser = make_parser("experiments.pretrained", __doc__.strip(), "python -m experiments.pretrained runs/voc_vgg")
     parser.add_argument("run", metavar="RUN", type=Path, help="run folder")
-    parser.add_argument("--model", nargs="+", choices=("deconvnet", "fcn8s"), default=["deconvnet", "fcn8s"],
+    parser.add_argument("--model", nargs="+", choices=tuple(PACKED), default=list(PACKED),
                         help="which networks (default: both)")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="DeconvNet's (default: the run's)")
     parser.add_argument("--fcn-weights", type=Path, metavar="FILE", help="FCN-8s's (default: the run's)")
