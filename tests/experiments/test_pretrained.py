@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from deconvnet import Segmenter
 from deconvnet.models.network_files import load_network
