@@ -1,14 +1,13 @@
 """Packs a run's networks into the folder that `Segmenter.from_pretrained` reads: one byte a weight, recipe, record."""
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
 from deconvnet.inference.networks import weights_of_run
 from deconvnet.recipe_files import save_recipe
 from deconvnet.segmenter import PACKED, PRETRAINED
-from deconvnet.support.atomic import remove_leftovers
+from deconvnet.support.atomic import remove_leftovers, write_json
 from deconvnet.support.errors import UsageError
 from experiments.records import read_run
 from stages.cli import make_parser, run_command
@@ -27,7 +26,8 @@ def main(options: argparse.Namespace) -> None:
     options.to.mkdir(parents=True, exist_ok=True)
     remove_leftovers(options.to)
     save_recipe(recipe, options.to / "recipe.yaml")
-    shutil.copy(options.run / "run.json", options.to / "run.json")
+    made_with = record.made_with.model_dump(exclude_unset=True, by_alias=True)
+    write_json(options.to / "run.json", {name: value for name, value in made_with.items() if name != "from"})
     for kind in options.model:
         weights = weights_of_run(record.folder, kind, given[kind])
         about = read_metadata(weights)

@@ -1,5 +1,6 @@
 """Networks packed into the package, and what labels images then; with narrow random networks."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def case(tmp_path_factory) -> Case:
 @pytest.fixture
 def run(case, tmp_path) -> Path:
     root = case.run(tmp_path / "run", load_recipe("paper", NARROW))
-    (root / "run.json").write_text('{"commit": "abc"}')
+    (root / "run.json").write_text('{"commit": "abc", "from": "elsewhere"}')
     return root
 
 
@@ -34,6 +35,7 @@ def pack(run: Path, to: Path, *arguments: object) -> int:
 def test_packed_networks_label_as_the_run_does(case, run, tmp_path, monkeypatch):
     """But for weights rounded to a byte: each within half a step, and nearly the same probabilities."""
     assert pack(run, tmp_path / "box") == 0
+    assert json.loads((tmp_path / "box/run.json").read_text()) == {"commit": "abc"}  # no folder of this machine
     recipe = load_recipe("paper", NARROW)
     for kind, folder in KINDS.items():
         files = [root / folder / "network.safetensors" for root in (run, tmp_path / "box")]
