@@ -93,7 +93,7 @@ class WindowCrops(Dataset[Example]):
         keys = self.recipe.windows if side is None else replace(self.recipe.windows, warp=side)
         return window_picture(image, window, keys), window_labels(mask, window, keys.warp)
 
-    def window_id(self, row: int) -> str:
+    def example_id(self, row: int) -> str:
         """How messages name a window: image and box."""
         box = ",".join(str(value) for value in self.rows.columns["window"][row])
         return f"{self.rows.image_ids[self.images[row]]}[{box}]"
@@ -155,9 +155,9 @@ class ImageCanvases(Dataset[Example]):
         flip = self.augment and bool(np.random.default_rng([*self.seed, position]).integers(2))
         return *crop(picture, labels, 0, 0, self.side, flip), index
 
-    def window_id(self, row: int) -> str:
+    def example_id(self, index: int) -> str:
         """The image's id."""
-        return self.image_ids[row]
+        return self.image_ids[index]
 
 
 def crop(picture: np.ndarray, labels: np.ndarray, top: int, left: int, side: int, flip: bool) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from deconvnet.support.interrupts import StopRequest
 from deconvnet.support.workers import worker_context
 from deconvnet.training.sampling import Batches
 
-Batch = tuple[Tensor, Tensor, Tensor]  # of examples: pictures, labels, rows
+Batch = tuple[Tensor, Tensor, Tensor]  # of examples: pictures, labels, dataset indices
 
 
 def load(dataset: WindowCrops | ImageCanvases, items: Iterator[tuple[int, int]] | list[tuple[int, int]], size: int,
@@ -78,7 +78,7 @@ class _ErrorsAsItems(Dataset[Example | UserError]):
         except UserError as error:
             return error
         except Exception as error:
-            return UserError(f"{self.dataset.window_id(item[1])}: {describe(error)}")
+            return UserError(f"{self.dataset.example_id(item[1])}: {describe(error)}")
 
 
 def _collate(examples: list[Example | UserError]) -> list[Tensor] | UserError:

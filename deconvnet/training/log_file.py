@@ -105,6 +105,6 @@ class LogFile:
             writer.writeheader()
             writer.writerows(kept)
 
-    def add(self, row: dict[str, float]) -> None:
+    def add(self, line: dict[str, float]) -> None:
         with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, COLUMNS).writerow(row)
+            csv.DictWriter(file, COLUMNS).writerow(line)

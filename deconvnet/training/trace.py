@@ -86,7 +86,7 @@ class Trace:
         self.iteration = training.iteration
         self.starts = self._before() if self.iteration else []
         self._validated = self._validated[:0]
-        self._window_id = training.examples.training.window_id
+        self._example_id = training.examples.training.example_id
         self._wanted = FIRST * training.plan.batch
         self.starts.append({
             "iteration": self.iteration,
@@ -122,7 +122,7 @@ class Trace:
             self._passes.append({
                 "positions": [self._positions.popleft() for _ in rows],
                 "rows": rows.tolist(),
-                "windows": [self._window_id(row) for row in rows.tolist()],
+                "windows": [self._example_id(row) for row in rows.tolist()],
                 "pictures": digest(pictures),
                 "pictures_channels_last": not pictures.is_contiguous(),
                 "labels": digest(labels),

@@ -40,7 +40,7 @@ class Examples:
     training: WindowCrops | ImageCanvases
     validation: WindowCrops | ImageCanvases
     order: Callable[[int, int], Iterator[tuple[int, int]]]  # positions start .. stop - 1 with their dataset indices
-    validation_rows: np.ndarray
+    validation_indices: np.ndarray  # of the validation examples, in their dataset
     made_of: str = ""  # tells them from others under the same names; empty: they are not compared
 
 
@@ -74,7 +74,7 @@ class Training:
         self.origin = "random numbers, not ImageNet weights"  # what the weights started from, for the record
         self.start_file: Path | None = None  # where they were read
         self.trace = Trace(folder / "trace.json", self.sgd.optimizer)
-        self.batch_rows = torch.empty(0, dtype=torch.int64)  # of the last iteration, for messages
+        self.batch_indices = torch.empty(0, dtype=torch.int64)  # of the last iteration, for messages
         self.since = Running()
         self.unvalidated = False  # whether the validation that is due after the last iteration was broken off
 
@@ -130,7 +130,7 @@ class Training:
         batches = load(self.examples.training, order, plan.micro_batch, plan.workers)
         self.model.train()
         remove_leftovers(self.folder)
-        rows = LogFile(self.folder / "log.csv", self.iteration)
+        log_file = LogFile(self.folder / "log.csv", self.iteration)
         board = SummaryWriter(str(self.folder), purge_step=self.iteration + 1)
         message = "stops after this iteration and keeps it; Ctrl-C again stops at once"
         # The loader is closed within the request: what is raised while torch ends its processes is lost.
@@ -142,7 +142,7 @@ class Training:
                         self._step(batches)
                         bar.update()
                         bar.set_postfix(self.since.in_short(), refresh=False)
-                    self._look(rows, board)
+                    self._look(log_file, board)
                     if self.iteration % plan.checkpoint_every == 0 or self.iteration == plan.iterations or stop.asked:
                         self._save(self.last)
                     stop.stop_if_asked()
@@ -158,7 +158,7 @@ class Training:
         self.iteration += 1
         self.since.add(loss, accuracy, rate, self.plan.batch, time.perf_counter() - began)
 
-    def _look(self, rows: LogFile, board: SummaryWriter) -> None:
+    def _look(self, log_file: LogFile, board: SummaryWriter) -> None:
         """Validates and writes to the log after the iterations where that is due."""
         validated = {}
         if self.iteration % self.plan.validate_every == 0 or self.iteration == self.plan.iterations:
@@ -168,7 +168,7 @@ class Training:
             since = self.since
             line = {"iteration": self.iteration, "rate": since.rate, "loss": since.loss,
                     "pixel_accuracy": since.accuracy, "images_per_second": since.speed, **validated}
-            rows.add(line)
+            log_file.add(line)
             for name, value in line.items():
                 board.add_scalar(name, value, self.iteration)
             self.since = Running()
@@ -180,12 +180,12 @@ class Training:
         counted: Tensor | int = 0
         seen: list[Tensor] = []
         loaded = [next(source) for _ in range(self.accumulation)]  # all of them first: the source may raise LostWorker
-        for pictures, labels, rows in loaded:
-            seen.append(rows)
+        for pictures, labels, indices in loaded:
+            seen.append(indices)
             pictures, labels = to_device(pictures, labels, self.recipe.runtime, self.device)
             with autocast(self.recipe.runtime, self.device):
                 scores = self.forward(pictures)
-            self.trace.passed(pictures, labels, rows, scores, self.model)
+            self.trace.passed(pictures, labels, indices, scores, self.model)
             loss = pixel_loss(scores, labels)
             (loss / self.accumulation).backward()
             losses = losses + loss.detach() / self.accumulation
@@ -193,20 +193,20 @@ class Training:
             right = right + ((scores.argmax(1) == labels) & valid).sum()
             counted = counted + valid.sum()
         losses = float(losses)
-        self.batch_rows = torch.cat(seen)
+        self.batch_indices = torch.cat(seen)
         if not math.isfinite(losses):
             raise self._not_finite(f"the loss is {losses}", self.iteration + 1)
         self.sgd.step()
         return losses, float(right) / max(float(counted), 1.0)
 
     def _not_finite(self, what: str, iteration: int) -> UserError:
-        examples = " ".join(self.examples.training.window_id(int(row)) for row in self.batch_rows)
+        examples = " ".join(self.examples.training.example_id(int(index)) for index in self.batch_indices)
         good = f"{self.last} is the last good checkpoint" if self.last.is_file() else "no checkpoint was written yet"
         return UserError(f"{what} at iteration {iteration} of {self.plan.name}: {good}; try a smaller learning rate "
                          f"(now {self.sgd.rate:g}). The examples of this batch: {examples}")
 
     def _validate(self) -> dict[str, float]:
-        found = validate(self.model, self.examples.validation, self.examples.validation_rows, self.plan.micro_batch,
+        found = validate(self.model, self.examples.validation, self.examples.validation_indices, self.plan.micro_batch,
                          self.plan.workers, self.recipe, self.device, self.trace.validating)
         self.trace.write()
         self.unvalidated = False
@@ -256,11 +256,11 @@ def pixel_loss(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def validate(model: nn.Module, examples: WindowCrops | ImageCanvases, rows: np.ndarray, batch: int, workers: int,
+def validate(model: nn.Module, examples: WindowCrops | ImageCanvases, indices: np.ndarray, batch: int, workers: int,
              recipe: Recipe, device: torch.device, look: Callable[..., None] | None = None) -> dict[str, float]:
     """Loss, pixel accuracy and mean IoU on validation examples, with BN's running statistics.
 
-    look: is shown each batch: pictures and labels as the network gets them, rows, scores, the network.
+    look: is shown each batch: pictures and labels as the network gets them, indices, scores, the network.
     """
     was_training = model.training
     model.eval()
@@ -268,7 +268,7 @@ def validate(model: nn.Module, examples: WindowCrops | ImageCanvases, rows: np.n
     counts = torch.zeros(classes * classes, dtype=torch.int64, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
     pixels = torch.zeros((), dtype=torch.int64, device=device)
-    for pictures, labels, seen in load(examples, [(0, int(row)) for row in rows], batch, workers):
+    for pictures, labels, seen in load(examples, [(0, int(index)) for index in indices], batch, workers):
         pictures, labels = to_device(pictures, labels, recipe.runtime, device)
         with autocast(recipe.runtime, device):
             scores = model(pictures)

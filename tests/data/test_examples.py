@@ -187,7 +187,7 @@ def test_stage_1_labels_are_the_objects_own(stage1, voc, recipe):
 
 
 def test_window_id_names_image_and_box(coded_windows, recipe):
-    assert WindowCrops(coded_windows, None, recipe, False, (0,)).window_id(0) == "first[-2,3,40,50]"
+    assert WindowCrops(coded_windows, None, recipe, False, (0,)).example_id(0) == "first[-2,3,40,50]"
 
 
 def test_windows_without_crops_need_images(stage1, recipe):
@@ -298,7 +298,7 @@ def test_canvas_pads_bottom_and_right(voc, recipe):
     height, width = mask.shape
     examples = ImageCanvases(voc, [image_id], 128, False, (0,))
     picture, labels, index = examples[0, 0]
-    assert index == 0 and examples.window_id(0) == image_id
+    assert index == 0 and examples.example_id(0) == image_id
     np.testing.assert_array_equal(picture[:, :height, :width].numpy().transpose(1, 2, 0), image)
     np.testing.assert_array_equal(labels[:height, :width].numpy(), mask)
     assert (labels[height:] == 255).all() and (labels[:, width:] == 255).all()

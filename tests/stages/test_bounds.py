@@ -174,7 +174,7 @@ class Failing(WindowCrops):
     def __getitem__(self, item: tuple[int, int]) -> object:
         raise self.error
 
-    def window_id(self, row: int) -> str:
+    def example_id(self, row: int) -> str:
         return f"2007_000033[1,2,3,{row}]"
 
 
