@@ -50,7 +50,8 @@ def given_weights(options: argparse.Namespace) -> dict[str, Path | None]:
 
 def parse() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = make_parser("stages.infer", "Labels a split or any images: DeconvNet, FCN or both, with or without CRF.",
+    parser = make_parser("stages.infer",
+                         "Labels a split or any images, by one network or an ensemble of two, with or without CRF.",
                          "python -m stages.infer --run runs/voc --aggregate max --ensemble fcn --crf\n"
                          "  python -m stages.infer --run runs/voc --images photo.jpg holiday/ --overlay --out labelled")
     add_run_arguments(parser)

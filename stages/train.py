@@ -1,4 +1,4 @@
-"""`python -m stages.train`: stage 1, stage 2, or FCN, from the windows or images of a run to its final weights."""
+"""`python -m stages.train`: stage 1, stage 2, or another network, from a run's windows or images to final weights."""
 
 import argparse
 import contextlib

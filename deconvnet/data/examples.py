@@ -139,7 +139,7 @@ class WindowCrops(Dataset[Example]):
 
 
 class ImageCanvases(Dataset[Example]):
-    """Whole images on a square canvas, for FCN. Indexed by (position, index into image_ids)."""
+    """Whole images on a square canvas, as FCN sees them. Indexed by (position, index into image_ids)."""
 
     def __init__(self, voc: SegmentationDataset, image_ids: list[str], side: int, augment: bool,
                  seed: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Aggregation of the windows' score maps into one map of the image (section 5.1), and the ensemble with FCN (5.2)."""
+"""Aggregation of the windows' score maps into one map of the image (section 5.1)."""
 
 import numpy as np
 import torch

@@ -11,7 +11,7 @@ from typing import Any
 
 from deconvnet.models.registry import training_specs
 from deconvnet.models.spec import TrainingSpec
-from deconvnet.recipe import recipe_to_dict
+from deconvnet.recipe import recipe_difference, recipe_to_dict
 from deconvnet.recipe_files import save_recipe
 from deconvnet.run_folder import RunFolder
 from deconvnet.support.errors import UsageError
@@ -39,11 +39,12 @@ def check_iterations(run: RunFolder) -> None:
 def record_iterations(run: RunFolder) -> None:
     """Writes the numbers of iterations, which --set may change within a run, into its recipe.yaml."""
     new, values = copy.deepcopy(run.recorded), recipe_to_dict(run.recipe)
-    names = sorted({training.iterations_key for training in training_specs(run.recipe).values()})
+    keys = {training.iterations_key for training in training_specs(run.recipe).values()}
+    names = sorted(keys & recipe_difference(recipe_to_dict(new), values).keys())
     for name in names:
         section, _, key = name.partition(".")
         setattr(getattr(new, section), key, values[name])
-    if new != run.recorded:
+    if names:
         save_recipe(new, run.root / "recipe.yaml")
         run.recorded = new
         log.info("%s: now %s", run.root / "recipe.yaml", ", ".join(f"{name} = {values[name]}" for name in names))

@@ -204,11 +204,13 @@ def longer(run: Path, iterations: str, *arguments: object) -> int:
     return command(train, run, "--set", f"train.iterations={iterations}", "--device", "cpu", *arguments)
 
 
-def test_lengthened_is_as_long_from_the_start(trained, tmp_path):
+def test_lengthened_is_as_long_from_the_start(trained, tmp_path, caplog):
     lengthened, whole = tmp_path / "lengthened", tmp_path / "whole"
     shutil.copytree(trained, lengthened)
     assert longer(whole, "[12,8]", "--from", trained, "--stage", 1) == 0
-    assert longer(lengthened, "[12,8]", "--stage", 1, "--resume") == 0
+    with caplog.at_level(logging.INFO):
+        assert longer(lengthened, "[12,8]", "--stage", 1, "--resume") == 0
+    assert f"{lengthened / 'recipe.yaml'}: now train.iterations = [12, 8]" in caplog.messages  # and nothing else
     assert equal(tensors(lengthened), tensors(whole)) and not equal(tensors(lengthened), tensors(trained))
     assert origin(lengthened) == origin(whole) and origin(whole)["iterations"] == 12
     assert differences(lengthened, trained) == {"train.iterations": ([8, 8], [12, 8])}
