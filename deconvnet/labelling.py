@@ -1,4 +1,4 @@
-"""Label maps of many images into a folder, by a Segmenter: what is there already is not made again, scores are kept."""
+"""Label maps of a split into a folder, by a Segmenter: what is there already is not made again, scores are kept."""
 
 import logging
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from crf.pool import CrfPool
 from deconvnet.data.images import read_rgb
 from deconvnet.inference.enlarging import most_probable
 from deconvnet.inference.memory import check_memory
+from deconvnet.inference.overlays import overlay
 from deconvnet.inference.predictions import Prediction, prediction_settings
 from deconvnet.inference.saved_scores import SavedScores
 from deconvnet.inference.sources import Source
@@ -26,11 +27,11 @@ log = logging.getLogger(__name__)
 # No torch here either: the CRF's processes import this module with stages.infer.
 
 
-def label(run: RunFolder, segmenter: Segmenter, source: Source, replace_others: bool, overlay: bool,
+def label(run: RunFolder, segmenter: Segmenter, source: Source, replace_others: bool, overlaid: bool,
           workers: int) -> None:
     """Writes the label map of every image of the source that has none yet, into a folder of the prediction's name.
 
-    replace_others: see Prediction. overlay: the labels blended with the image too. workers: CRF processes.
+    replace_others: see Prediction. overlaid: the labels over the image too. workers: CRF processes.
     """
     name, recipe = segmenter.name, segmenter.recipe
     scores = [SavedScores(source, network) for network in segmenter.networks]
@@ -41,16 +42,17 @@ def label(run: RunFolder, segmenter: Segmenter, source: Source, replace_others: 
     with held(source.folder / name):
         prediction = Prediction(source.folder / name, settings, record, replace_others)
         log.info("%s: %s", name, ", ".join(weights))
-        for folder in (prediction.folder, prediction.folder / "overlays", *(one.folder for one in scores)):
-            remove_leftovers(folder)
-        _label_missing(segmenter, source, scores, prediction, overlay, workers)
+        prediction.remove_leftovers(source.paths)
+        for one in scores:
+            remove_leftovers(one.folder)
+        _label_missing(segmenter, source, scores, prediction, overlaid, workers)
     log.info("%d label maps in %s", len(source.paths), prediction.folder)
 
 
 def _label_missing(segmenter: Segmenter, source: Source, scores: list[SavedScores], prediction: Prediction,
-                   overlay: bool, workers: int) -> None:
-    missing = [image_id for image_id in source.paths if source.split is None or
-               not prediction.has(image_id, source.made_of[image_id], overlay)]
+                   overlaid: bool, workers: int) -> None:
+    missing = [image_id for image_id in source.paths
+               if not prediction.has(image_id, source.made_of[image_id], overlaid)]
     if len(missing) < len(source.paths):
         log.info("%d of %d label maps are there already", len(source.paths) - len(missing), len(source.paths))
     if not missing:
@@ -67,8 +69,10 @@ def _label_missing(segmenter: Segmenter, source: Source, scores: list[SavedScore
 
     with bar:
         for image_id, labels in _labelled(segmenter, jobs(), workers):
-            image = read_rgb(source.paths[image_id]) if overlay else None
-            prediction.write(image_id, source.made_of[image_id], labels, image)
+            picture = None
+            if overlaid:
+                picture = overlay(read_rgb(source.paths[image_id]), labels, segmenter.class_names)
+            prediction.write(image_id, source.made_of[image_id], labels, picture)
             bar.update()
 
 

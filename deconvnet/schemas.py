@@ -76,6 +76,14 @@ class PredictionRecord(Schema):
     recipe: dict[str, Any] = {}
 
 
+class LabelsRecord(Schema):
+    """labels.json beside the label maps of photographs."""
+
+    classes: list[str] = []
+    images: dict[str, dict[str, Any]] = {}
+    left_out: dict[str, str] = {}
+
+
 class FileHashes(Schema):
     """RUN/contents.json: a file's absolute path, its size and times when it was hashed, and the hash."""
 

@@ -190,6 +190,12 @@ class Segmenter:
                 network.open()
         return self
 
+    def check(self, image: ImageLike, name: str | None = None) -> None:
+        """Raises UserError for what is no image or takes too much memory, as far as the start of a file tells."""
+        name, kinds = name or _name(image), [network.kind for network in self.networks]
+        size = working_size(size_of(image, name), self.recipe.infer.most_side)
+        check_size(name, size, self.recipe, kinds, self.crf, SMALLER)
+
     def __call__(self, image: ImageLike) -> Segmentation:
         """Labels one image: a path, a PIL image or an array (RGB uint8 H x W x 3).
 
@@ -254,10 +260,9 @@ class Segmenter:
 
     def _before_crf(self, image: ImageLike, name: str) -> tuple[_Scored, np.ndarray]:
         """The photograph, its proposals, and the networks' probabilities."""
-        began, most_side = time.perf_counter(), self.recipe.infer.most_side
-        kinds = [network.kind for network in self.networks]
-        check_size(name, working_size(size_of(image, name), most_side), self.recipe, kinds, self.crf, SMALLER)
-        photograph = read_photograph(image, name, most_side)
+        began = time.perf_counter()
+        self.check(image, name)
+        photograph = read_photograph(image, name, self.recipe.infer.most_side)
         self._say(name, photograph.conversions)
         boxes = np.zeros((0, 4), np.int32)
         with self._turn:

@@ -1,20 +1,26 @@
 """`python -m stages.infer`: label maps of a split or of any images, by one network or two, with or without CRF."""
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
+from deconvnet.inference.photograph_files import photograph_files
 from deconvnet.inference.sources import Source
 from deconvnet.labelling import label
 from deconvnet.models.registry import NETWORKS as NETWORK_SPECS
 from deconvnet.models.registry import PARTNERS, partner_name
+from deconvnet.photograph_labelling import Wanted, label_photographs
 from deconvnet.recipe import CHECKPOINTS, NETWORKS, PROPOSALS, WINDOWS
-from deconvnet.run_folder import open_run
+from deconvnet.run_folder import RunFolder, open_run
 from deconvnet.segmenter import Segmenter
 from deconvnet.support.errors import UsageError
 from deconvnet.support.workers import check_workers, default_workers
 from stages.cli import add_run_arguments, make_parser, run_command
 
+log = logging.getLogger(__name__)
+
+OF_IMAGES = ("recursive", "on_error", "probabilities")  # options that a split has no use for
 
 def main(options: argparse.Namespace) -> None:
     """Scores, ensemble, CRF, PNGs."""
@@ -22,12 +28,30 @@ def main(options: argparse.Namespace) -> None:
     if options.edge_model and not options.edge_model.is_file():  # it may not be needed, but was meant to be there
         raise UsageError(f"{options.edge_model}: no such structured-forest model file")
     check_workers(options.workers, least=1)
+    for option in OF_IMAGES:
+        if getattr(options, option) and not options.images:
+            raise UsageError(f"--{option.replace('_', '-')} is for --images alone")
     run = open_run(options, keeps=(PROPOSALS, WINDOWS, CHECKPOINTS, NETWORKS), needs_images=not options.images)
     segmenter = Segmenter.of(run, options.model, options.ensemble, options.crf, options.device, options.aggregate,
                              options.edge_model, weights)
-    source = Source(run, segmenter.proposer, options.split, options.images, options.out)
-    replace_others = source.split is not None and not options.out
-    label(run, segmenter, source, replace_others, options.overlay, options.workers)
+    if options.images:
+        _label_images(run, segmenter, options)
+        return
+    source = Source(run, segmenter.proposer, options.split, options.out)
+    label(run, segmenter, source, not options.out, options.overlay, options.workers)
+
+
+def _label_images(run: RunFolder, segmenter: Segmenter, options: argparse.Namespace) -> None:
+    left_out: dict[Path, str] = {}
+
+    def leave_out(path: Path, error: UsageError) -> None:
+        log.warning("left out: %s", error)
+        left_out[path] = str(error)
+
+    on_error, out = options.on_error or "stop", options.out or run.root / "labelled"
+    files = photograph_files(options.images, options.recursive, out, leave_out if on_error == "skip" else None)
+    wanted = Wanted(options.overlay, options.probabilities)
+    label_photographs(run, segmenter, files, out, wanted, on_error, options.workers, left_out)
 
 
 def given_weights(options: argparse.Namespace) -> dict[str, Path | None]:
@@ -62,7 +86,14 @@ def parse() -> argparse.ArgumentParser:
     parser.add_argument("--crf", action="store_true", help="finish with the dense CRF")
     images = parser.add_mutually_exclusive_group()
     images.add_argument("--split", help="a split list's name (default: the recipe's validation split)")
-    images.add_argument("--images", type=Path, nargs="+", metavar="FILE_OR_FOLDER", help="label these images instead")
+    images.add_argument("--images", type=Path, nargs="+", metavar="FILE_OR_FOLDER",
+                        help="label these photographs instead: JPEG, PNG, WebP, BMP, TIFF, GIF, AVIF, HEIC (with "
+                             "pillow-heif), turned, grey, transparent, 16-bit, of any size up to 250 megapixels: above "
+                             "infer.most_side they are labelled smaller, and their labels enlarged")
+    parser.add_argument("--recursive", action="store_true", help="--images: folders within folders too")
+    parser.add_argument("--on-error", choices=("stop", "skip"),
+                        help="--images: stop at a file that cannot be used, or skip it and name it in the log and in "
+                             "labels.json (default: stop)")
     parser.add_argument("--weights", type=Path, metavar="FILE",
                         help="the model's, stages.export's .onnx file too (default: the run's; DeconvNet's of stage 2, "
                              "else stage 1)")
@@ -71,7 +102,9 @@ def parse() -> argparse.ArgumentParser:
                             help=f"{kind}'s, a file of this project or a published one (default: the run's)")
     parser.add_argument("--edge-model", type=Path, metavar="FILE",
                         help="structured-edge model, used if there is no proposals file")
-    parser.add_argument("--overlay", action="store_true", help="write the labels blended with the image too")
+    parser.add_argument("--overlay", action="store_true", help="write the labels over the image, with a legend, too")
+    parser.add_argument("--probabilities", action="store_true",
+                        help="--images: write every class's probabilities too (probabilities/*.npz, float16)")
     parser.add_argument("--out", type=Path, metavar="FOLDER",
                         help="where label maps go, in a folder named after the settings, for example deconvnet-max-crf "
                              "(default: in the run, predictions/SPLIT, or labelled for --images)")

@@ -22,6 +22,7 @@ from PIL import Image
 import deconvnet
 from deconvnet import Segmentation, Segmenter, build_network, load_recipe
 from deconvnet.data.photographs import SHRUNK
+from deconvnet.inference.overlays import overlay
 from deconvnet.models.deconvnet import DeconvNet
 from deconvnet.models.network_files import save_network
 from deconvnet.models.registry import NETWORKS, PARTNERS
@@ -35,7 +36,6 @@ from tests.reference_inference import crf, softmax
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST, SECOND = "val_000000", "val_000001"
-COLOURS = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]])  # the devkit's first four, RGB
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +102,15 @@ def test_what_a_result_holds(runs: dict[str, Path], case: Case, known_boxes: Non
         assert result.class_names == ("background", "circle", "square", "star")
         np.testing.assert_array_equal(result.proposals, case.boxes[FIRST])
         np.testing.assert_array_equal(result.image, image)
-        overlay = result.overlay()
-        assert overlay.dtype == np.uint8
-        assert np.abs(overlay - (image / 2 + COLOURS[result.labels] / 2)).max() <= 1
+        shown = overlay(image, result.labels, result.class_names)
+        np.testing.assert_array_equal(result.overlay(), shown)
+        np.testing.assert_array_equal(result.overlay(legend=False), shown[:height])
+        areas = [(result.labels == index).mean() for index in range(4)]
+        assert [one.index for one in result.found()] == [index for index in np.argsort(areas)[::-1] if areas[index]]
+        for one in result.found():
+            mask = result.labels == one.index
+            assert one.name == result.class_names[one.index] and one.pixels == mask.sum() and one.share == mask.mean()
+            assert one.mean_probability == pytest.approx(result.probabilities[one.index][mask].mean(), abs=1e-6)
     alone = Segmenter.from_run(runs["paper"], "fcn8s", device="cpu")(image)
     assert alone.proposals.shape == (0, 4) and alone.proposals.dtype == np.int32
 
@@ -209,7 +215,8 @@ def test_a_large_photograph_is_labelled_smaller(runs: dict[str, Path], case: Cas
             np.testing.assert_array_equal(result.proposals, small.proposals)
             assert (result.labels[1::3, 1::3] == small.labels).mean() > 0.999  # at the centres of the smaller pixels
             assert SHRUNK.format(side) in result.conversions and result.seconds > 0
-            assert result.overlay().shape == image.shape
+            assert result.overlay(legend=False).shape == image.shape
+            assert sum(one.pixels for one in result.found()) == result.labels.size
     whole = Segmenter.from_run(runs["paper"], "fcn8s", device="cpu", set=["infer.most_side=0"])(large)
     assert whole.image.shape[:2] == whole.labels.shape == (large.height, large.width) and not whole.conversions
     tight = [f"infer.most_side={side}", f"infer.most_gigabytes={whole.labels.size * 50 / 1e9}"]

@@ -23,11 +23,6 @@ def voc_palette() -> np.ndarray:
     return palette
 
 
-def blended(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """An image (RGB uint8 H x W x 3) blended half and half with the colours of its labels (uint8 H x W)."""
-    return image // 2 + voc_palette()[labels] // 2
-
-
 def write_label_png(path: Path | str, labels: np.ndarray, made_of: str = "") -> None:
     """Writes a label map (uint8, H x W) as an indexed PNG with the VOC palette, completely or not at all.
 

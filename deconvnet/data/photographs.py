@@ -20,7 +20,8 @@ from deconvnet.data.canvas import canvas_size
 from deconvnet.data.images import EXIF_ORIENTATION, check_pixels, opened_image, rgb_array, told_in_a_line
 from deconvnet.support.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif", ".avif")
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".heif",
+            ".avif")
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "HEIF", "AVIF")  # no EPS: that runs Ghostscript
 MOST_PIXELS = 250_000_000  # the largest cameras have 150 and 200 megapixels; 16-bit RGBA takes 8 bytes a pixel
 FINER = 2  # a JPEG is decoded at this multiple of the working size, or more: what is coarser would be seen

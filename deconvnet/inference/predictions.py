@@ -1,17 +1,18 @@
 """Label maps in a folder: which are there, made in which way, and how another is written beside them."""
 
 import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from deconvnet.data.palette import blended, label_png_made_of, write_label_png
+from deconvnet.data.palette import label_png_made_of, write_label_png
 from deconvnet.evaluation.scoring import SCORE_FILES
 from deconvnet.recipe import CRF_LABELS, ENSEMBLE_LABELS, Recipe, shaping
 from deconvnet.schemas import PredictionRecord, read_json
-from deconvnet.support.atomic import atomic_write, write_json
+from deconvnet.support.atomic import atomic_write, remove_leftovers, write_json
 from deconvnet.support.errors import UsageError, UserError
 
 log = logging.getLogger(__name__)
@@ -47,13 +48,20 @@ class Prediction:
         if self.stale:
             log.info("%s: was made with other settings; made anew", folder)
 
-    def has(self, image_id: str, made_of: str, overlay: bool) -> bool:
-        """Whether an image's label map is there, made in this way of this content; with its overlay, if wanted."""
+    def has(self, image_id: str, made_of: str, overlay: bool, probabilities: bool = False) -> bool:
+        """Whether an image's label map is there, made in this way of this content; with what else is wanted."""
         return (not self.stale and self._png(image_id).is_file() and label_png_made_of(self._png(image_id)) == made_of
-                and (self._overlay(image_id).is_file() or not overlay))
+                and (self._overlay(image_id).is_file() or not overlay)
+                and (self._probabilities(image_id).is_file() or not probabilities))
 
-    def write(self, image_id: str, made_of: str, labels: np.ndarray, image: np.ndarray | None) -> None:
-        """Writes labels (uint8 H x W), and blended with the image, where one is given, as an overlay."""
+    def remove_leftovers(self, image_ids: Iterable[str]) -> None:
+        """Removes the temporary files that a killed command left where files of these images go."""
+        for folder in {path.parent for image_id in image_ids for path in
+                       (self._png(image_id), self._overlay(image_id), self._probabilities(image_id))}:
+            remove_leftovers(folder)
+
+    def write(self, image_id: str, made_of: str, labels: np.ndarray, overlay: np.ndarray | None) -> None:
+        """Writes labels (uint8 H x W), and the overlay (RGB uint8), where there is one."""
         if self.stale:  # only now, when a new one is at hand
             scores = [self.folder / name for name in SCORE_FILES]
             for path in [*self.folder.glob("*.png"), *self.folder.glob("overlays/*.jpg"), *scores, self.marker]:
@@ -61,14 +69,22 @@ class Prediction:
             self.stale = False
         if not self.marker.is_file():
             write_json(self.marker, self.record)
-        if image is not None:
+        if overlay is not None:
             with atomic_write(self._overlay(image_id)) as temporary:
-                if not cv2.imwrite(str(temporary), blended(image, labels)[..., ::-1]):
+                if not cv2.imwrite(str(temporary), overlay[..., ::-1]):
                     raise UserError(f"{self._overlay(image_id)}: cannot be written; is the disk full?")
         write_label_png(self._png(image_id), labels, made_of)
+
+    def write_probabilities(self, image_id: str, probabilities: np.ndarray, class_names: Sequence[str]) -> None:
+        """Writes class probabilities (C x H x W), as float16: three digits, which is more than they are good for."""
+        with atomic_write(self._probabilities(image_id)) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, probabilities=probabilities.astype(np.float16), classes=np.array(class_names))
 
     def _png(self, image_id: str) -> Path:
         return self.folder / f"{image_id}.png"
 
     def _overlay(self, image_id: str) -> Path:
         return self.folder / "overlays" / f"{image_id}.jpg"
+
+    def _probabilities(self, image_id: str) -> Path:
+        return self.folder / "probabilities" / f"{image_id}.npz"

@@ -3,9 +3,23 @@
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
-from deconvnet.data.palette import blended
 from deconvnet.inference.enlarging import most_probable
+from deconvnet.inference.overlays import overlay
+
+
+@dataclass(frozen=True)
+class Found:
+    """A class that an image shows. pixels, share: of the labels at full size; mean_probability: of the class, over the
+    pixels that have it.
+    """
+
+    name: str
+    index: int
+    pixels: int
+    share: float
+    mean_probability: float
 
 
 @dataclass(frozen=True, eq=False)  # arrays are not compared by ==
@@ -33,6 +47,17 @@ class Segmentation:
     conversions: tuple[str, ...] = ()
     seconds: float = 0.0
 
-    def overlay(self) -> np.ndarray:
-        """The image with the labels' colours (VOC's) over it, half and half: RGB uint8 H x W x 3."""
-        return blended(self.image, most_probable(self.probabilities))
+    def overlay(self, legend: bool = True) -> np.ndarray:
+        """The image that was labelled with the labels' colours (VOC's) over it; the background stays as it is.
+
+        legend: with a strip below that names the classes; False: the picture alone, RGB uint8 h x w x 3.
+        """
+        return overlay(self.image, most_probable(self.probabilities), self.class_names, legend)
+
+    def found(self) -> list[Found]:
+        """The classes of the labels, background too, by falling area."""
+        smaller, counts = most_probable(self.probabilities), Image.fromarray(self.labels).histogram()
+        found = [Found(name, index, pixels, pixels / self.labels.size,
+                       float(self.probabilities[index][smaller == index].mean()))
+                 for index, (name, pixels) in enumerate(zip(self.class_names, counts, strict=False)) if pixels]
+        return sorted(found, key=lambda one: -one.pixels)

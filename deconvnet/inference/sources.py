@@ -1,6 +1,5 @@
-"""The images to be labelled, and their proposals: a split of the run's data set, or files."""
+"""The images of a split that is to be labelled, and their proposals."""
 
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -10,9 +9,6 @@ import numpy as np
 from deconvnet.data.row_files import Rows, read_rows
 from deconvnet.run_contents import check_contents
 from deconvnet.run_folder import RunFolder
-from deconvnet.support.errors import UsageError
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class Proposer(Protocol):
@@ -26,32 +22,25 @@ class Proposer(Protocol):
 
 
 class Source:
-    """The images to be labelled, by their ids: a split of the run's data set, or files."""
+    """A split's images, by their ids."""
 
     def __init__(self, run: RunFolder, proposer: Proposer, split: str | None = None,
-                 files: Sequence[Path] | None = None, folder: Path | None = None) -> None:
-        """split: its name; None: the validation split. files: images and folders of images, instead of a split.
+                 folder: Path | None = None) -> None:
+        """split: its name; None: the validation split. folder: where the label maps go; None: the run's.
 
-        folder: where their label maps go; None: the run's. Raises UsageError for a split or file that is not there.
+        Raises UsageError for a split that is not there.
         """
         self.run, self.proposer = run, proposer
-        self.split: str | None = None
-        if files:
-            self.paths = _image_files(files)
-            self.folder = run.root / "labelled"
-            self.made_of = dict.fromkeys(self.paths, "")  # nothing is kept of these, so nothing is compared
-        else:
-            self.split = split or run.recipe.data.val_split
-            voc = run.voc()
-            self.paths = {image_id: voc.image_path(image_id) for image_id in voc.image_ids(self.split)}
-            self.folder = run.root / "predictions" / self.split
-            hashes = run.contents.hashes([files[:1] for files in voc.files(list(self.paths))])
-            self.made_of = dict(zip(self.paths, hashes[:, 0].astype(str), strict=True))
-        self.folder = folder or self.folder
+        self.split = split or run.recipe.data.val_split
+        voc = run.voc()
+        self.paths = {image_id: voc.image_path(image_id) for image_id in voc.image_ids(self.split)}
+        self.folder = folder or run.root / "predictions" / self.split
+        hashes = run.contents.hashes([files[:1] for files in voc.files(list(self.paths))])
+        self.made_of = dict(zip(self.paths, hashes[:, 0].astype(str), strict=True))
 
     @cached_property
     def _saved(self) -> Rows | None:
-        if self.split is None or not self.run.proposals(self.split).is_file():
+        if not self.run.proposals(self.split).is_file():
             return None
         saved = read_rows(self.run.proposals(self.split), "proposals", self.run.voc().fingerprint(self.split))
         check_contents(self.run, saved)
@@ -67,20 +56,3 @@ class Source:
             return self.proposer.boxes(image)
         self._saved.check_size(image_id, image.shape[:2])
         return self._saved.of_image(image_id)["boxes"]
-
-
-def _image_files(given: Sequence[Path]) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for path in given:
-        if not path.exists():
-            raise UsageError(f"{path}: no such file or folder")
-        inside = [path]
-        if path.is_dir():
-            inside = sorted(one for one in path.iterdir() if one.suffix.lower() in IMAGE_SUFFIXES)
-        if not inside:
-            raise UsageError(f"{path}: no images in it (looked for {', '.join(IMAGE_SUFFIXES)})")
-        for one in inside:
-            if one.stem in files:
-                raise UsageError(f"{one}: same name as {files[one.stem]}; both would be written to {one.stem}.png")
-            files[one.stem] = one
-    return files

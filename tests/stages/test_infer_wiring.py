@@ -160,15 +160,19 @@ def test_images_are_labelled_as_the_splits_are(run: Path, case: Case, tmp_path: 
 
 
 def test_overlays_are_the_image_and_its_labels_colours(run: Path, case: Case) -> None:
+    """The background as it is; the colours where nothing is near of the white lines around them."""
     infer(run, "--overlay")
     colours = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]])  # the devkit's first four, RGB
     for image_id in VAL:
-        row = run / "predictions/val/deconvnet-max"
+        row, image = run / "predictions/val/deconvnet-max", case.images[image_id]
         with Image.open(row / f"overlays/{image_id}.jpg") as picture:
-            found = np.array(picture).astype(float)
-        expected = case.images[image_id] / 2 + colours[labels(row, image_id)] / 2
-        error, if_bgr = (np.abs(cv2.blur(one - expected, (9, 9))).mean() for one in (found, found[..., ::-1]))
-        assert error < 2 and if_bgr > 6  # blurred, as JPEG blurs the colours of single pixels
+            assert picture.width == image.shape[1] and picture.height > image.shape[0]  # with its legend
+            found = np.array(picture)[: len(image)].astype(float)
+        mask = labels(row, image_id)
+        same = cv2.dilate(mask, np.ones((7, 7))) == cv2.erode(mask, np.ones((7, 7)))
+        expected = np.where(mask[..., None] > 0, image * 0.45 + colours[mask] * 0.55, image)
+        error, if_bgr = (np.abs(cv2.blur(one - expected, (5, 5)))[same].mean() for one in (found, found[..., ::-1]))
+        assert same.mean() > 0.05 and error < 1 and if_bgr > 3, (same.mean(), error, if_bgr)
 
 
 def test_windows_pass_a_few_at_a_time_with_the_same_scores(run: Path, case: Case, monkeypatch) -> None:
