@@ -23,7 +23,7 @@ ENSEMBLE_LABELS, CRF_LABELS = "ensemble labels", "CRF labels"  # label maps
 THINGS = (PROPOSALS, WINDOWS, CHECKPOINTS, NETWORKS, SCORES, WINDOW_SCORES, ENSEMBLE_LABELS, CRF_LABELS)
 NOTHING: tuple[str, ...] = ()  # speed, how often it is saved, length: a longer training continues from the shorter one
 
-VERSION = 5  # of recipes: raised by one whenever keys are added
+VERSION = 6  # of recipes: raised by one whenever keys are added
 MANY = 10**9  # for plain counts: iterations, pixels
 MOST_BOXES = 200_000
 MOST_BATCH = 1 << 16
@@ -358,7 +358,7 @@ class Infer:
     most_side: int = key(
         1000, "photographs (--images, Segmenter) with a longer side are labelled at this one, and their labels "
               "enlarged; 0: at their own size. The images of a split always are at their own [P]", least=0, most=MANY,
-        shapes=NOTHING, added=5,
+        shapes=NOTHING, added=6,
     )
 
 
