@@ -5,10 +5,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long fuzz lint docs docs-serve clean
+.PHONY: help install predict demo test test-long fuzz lint docs docs-serve clean
 
 help:
 	@echo "make install    .venv with all packages; then: . .venv/bin/activate"
+	@echo "make predict IMAGES=photo.jpg   labels photographs with the network that comes with this"
 	@echo "make demo       the whole pipeline on a small synthetic set, in minutes"
 	@echo "make test       lint, then the tests"
 	@echo "make test-long  the tests that take minutes (python -m tests.kills: 100 random kills)"
@@ -20,6 +21,10 @@ help:
 	@echo "PYTHON=...      another Python than python3; CXX=... another C++ compiler than $(CXX)"
 
 install: .venv/installed
+
+predict: .venv/installed
+	@test -n "$(IMAGES)" || { echo 'error: name photographs or folders: make predict IMAGES="photo.jpg holiday/"' >&2; exit 2; }
+	$(BIN)/python -m stages.predict $(IMAGES)
 
 demo: .venv/installed
 	$(BIN)/python -m experiments.demo
