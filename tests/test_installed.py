@@ -72,9 +72,11 @@ def test_a_command_and_its_processes_find_their_own_packages(installed: Path, cr
 
 def test_it_carries_its_licence(installed: Path) -> None:
     (about,) = distributions(path=[str(installed)])
-    assert about.metadata["License-Expression"] == "MIT" and about.metadata.get_all("License-File") == ["LICENSE"]
+    assert about.metadata["License-Expression"] == "MIT"
+    assert about.metadata.get_all("License-File") == ["LICENSE", "deconvnet/pretrained/NOTICE"]
     (text,) = installed.glob("*.dist-info/licenses/LICENSE")
     assert text.read_text() == (ROOT / "LICENSE").read_text() and text.read_text().startswith("MIT License\n")
+    assert (installed / "deconvnet/pretrained/fcn8s/network.safetensors").is_file()  # and the network in the box
 
 
 def test_commands_of_both_folders_run_where_nothing_hides_them(installed: Path, tmp_path: Path) -> None:

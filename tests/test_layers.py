@@ -17,7 +17,7 @@ def test_no_room_is_outside_the_layers() -> None:
     """import-linter passes over what no layer names."""
     named = [name.strip() for layer in LAYERS["layers"] for name in layer.split("|")]
     rooms = {f"deconvnet.{path.stem}" for path in (ROOT / "deconvnet").iterdir()
-             if (path.is_dir() and path.name != "__pycache__") or path.suffix == ".py"} - {"deconvnet.__init__"}
+             if (path / "__init__.py").is_file() or path.suffix == ".py"} - {"deconvnet.__init__"}
     assert len(rooms) > 10 and sorted(named) == sorted(rooms | {*SETTINGS["root_packages"]} - {"deconvnet"})
 
 

@@ -26,6 +26,7 @@ from experiments.figures import chosen_images
 from experiments.proposal_recall import parse_counts
 from stages.cli import run_command
 
+DEFAULTING = ("experiments.reproduce", "experiments.figures", "experiments.failures", "stages.infer", "stages.evaluate")
 PATHS = ("../outside", "/tmp/outside", "a/b", "a\\\\b", "..", ".hidden", "", "new\nline", "x" * 201, "nul\0")
 
 
@@ -62,6 +63,7 @@ def splitting(run: Path) -> dict[str, list[object]]:
         "experiments.window_cost": ["--voc-root", voc],
         "experiments.reproduce": [run],
         "experiments.figures": [run],
+        "experiments.failures": [run, "--prediction", "fcn8s"],
     }
 
 
@@ -80,7 +82,7 @@ def test_every_command_with_a_split_is_looked_at(run: Path) -> None:
 def test_a_split_that_is_no_name_is_wrong_use(module: str, run: Path, capsys: pytest.CaptureFixture) -> None:
     before = files_of(run.parent)
     for split in PATHS:
-        if split == "" and module in ("experiments.reproduce", "experiments.figures", "stages.infer"):
+        if split == "" and module in DEFAULTING:
             continue  # means the recipe's validation split
         capsys.readouterr()
         assert command(module, *splitting(run)[module], f"--split={split}") == 2

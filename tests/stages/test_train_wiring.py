@@ -213,5 +213,5 @@ def test_bn_statistics_command_measures_what_it_is_told(run, tmp_path):
     expected = first_layer_statistics(run, "stage2", 1, 2, 5, "biased")
     check_statistics(tensors, expected)
     told = metadata["origin"]["bn_statistics"]
-    assert (told["stage"], told["batches"], told["sizes"], told["correction"]) == (1, 2, [5], 0)
+    assert (told["training"], told["batches"], told["sizes"], told["correction"]) == ("stage1", 2, [5], 0)
     assert told["pictures"] == expected["pictures"]

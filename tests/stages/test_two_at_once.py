@@ -71,7 +71,7 @@ def status(name: str, run: Path, voc: Path) -> int:
 def test_each_command_takes_its_lock(name: str, run: Path, voc: Path, capsys: pytest.CaptureFixture,
                                      monkeypatch: pytest.MonkeyPatch) -> None:
     for work in ("stages.build_proposals.build_proposals", "stages.build_proposals.build_windows",
-                 "stages.train.train_all"):
+                 "deconvnet.training.schedules.train_all"):
         monkeypatch.setattr(work, refuse)
     with held(run / COMMANDS[name][2]):
         assert status(name, run, voc) == 1
