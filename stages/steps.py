@@ -12,11 +12,12 @@ from deconvnet.models.registry import NETWORKS, PARTNERS
 from deconvnet.models.spec import TrainingSpec
 from deconvnet.recipe import Recipe
 
-# Seconds that the demo's steps took (recipe tiny, 2 CPU cores): only their ratios are used, to guess the time left.
+# Of the time, to guess what is left: processor seconds of the demo's steps (recipe tiny) on x86_64. The trainings' are
+# reckoned from trainings of a tenth of their length.
 SHARES = {
-    "build": 30.0, "stage1": 90.0, "stage2": 150.0, "fcn8s": 60.0,
-    "FCN-8s": 5.0, "DeconvNet": 30.0, "DeconvNet+CRF": 10.0, "EDeconvNet": 5.0, "EDeconvNet+CRF": 10.0,
-    "evaluate": 3.0, "reproduce": 3.0, "figures": 5.0,
+    "build": 23.0, "stage1": 150.0, "stage2": 220.0, "fcn8s": 80.0,
+    "FCN-8s": 6.0, "DeconvNet": 9.0, "DeconvNet+CRF": 9.0, "EDeconvNet": 4.0, "EDeconvNet+CRF": 9.0,
+    "evaluate": 1.0, "reproduce": 3.0, "figures": 4.0,
 }
 TABLE_AGGREGATE = "max"  # of experiments.reproduce and experiments.figures where none is named
 
