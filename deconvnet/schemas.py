@@ -102,6 +102,20 @@ class TraceRecord(Schema):
     starts: list[dict[str, Any]]
 
 
+class StepRecord(Schema):
+    """How a step of a whole run left the files that it reads and makes; the seconds of the last whole one."""
+
+    read: Hash
+    made: Hash
+    seconds: Annotated[float, Field(ge=0)] | None
+
+
+class StepsRecord(Schema):
+    """RUN/steps.json: the steps, by their commands."""
+
+    steps: dict[str, StepRecord]
+
+
 class Metrics(Schema):
     """metrics.json beside label maps."""
 

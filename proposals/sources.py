@@ -20,7 +20,7 @@ class ProposalSource(Protocol):
     """Finds boxes in an image (RGB uint8, H x W x 3, of any size from 1 x 1), the same ones every time."""
 
     def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """At most proposals.count boxes and their scores, best first.
+        """At most proposals.count boxes and their scores, best first: of a smaller count the first ones.
 
         Boxes: int32 N x 4, x1, y1, x2, y2, 0-based, half-open, not empty, inside the image. Scores: float32 N, finite,
         never rising; their scale is the source's own. N may be 0.
@@ -30,7 +30,7 @@ class ProposalSource(Protocol):
         """Everything that determines which boxes are found, as JSON values; it shows whether a file or run has other
         boxes.
 
-        It has "proposals.source" and, where there is one beneath, "edges", the edge detector's name.
+        It has "proposals.source", "proposals.count" and, where there is one beneath, "edges", the edge detector's name.
         """
 
 

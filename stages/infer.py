@@ -79,7 +79,8 @@ def parse() -> argparse.ArgumentParser:
                          "python -m stages.infer --run runs/voc --aggregate max --ensemble fcn --crf\n"
                          "  python -m stages.infer --run runs/voc --images photo.jpg holiday/ --overlay --out labelled")
     add_run_arguments(parser)
-    parser.add_argument("--model", choices=tuple(NETWORK_SPECS), default="deconvnet", help="fcn8s: FCN alone")
+    parser.add_argument("--model", choices=tuple(NETWORK_SPECS), default="deconvnet",
+                        help="the network (default: deconvnet)")
     parser.add_argument("--aggregate", choices=("max", "sum", "mean"), help="(default: the recipe's infer.aggregate)")
     parser.add_argument("--ensemble", choices=(*PARTNERS, "none"), default="none",
                         help=f"with {' or '.join(PARTNERS.values())} (default: none)")

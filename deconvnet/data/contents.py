@@ -32,7 +32,7 @@ class Contents:
     def hashes(self, files: Sequence[Sequence[str]]) -> np.ndarray:
         """The hashes of M x F files, by absolute path (M x F of type HASH); empty where there is nothing to read."""
         paths = [path for row in files for path in row]
-        stats = [_stat(path) for path in paths]
+        stats = [file_stat(path) for path in paths]
         touched = [(path, stat) for path, stat in zip(paths, stats, strict=True)
                    if stat and (path not in self.known or self.known[path][0] != stat)]
         if touched:
@@ -60,7 +60,8 @@ def hash_file(path: Path | str) -> str:
     return digest.hexdigest()
 
 
-def _stat(path: str) -> Stat:
+def file_stat(path: str) -> Stat:
+    """A file's size and times, by which one that was touched is told; empty where there is none."""
     try:
         found = os.stat(path) if path else None
     except OSError:

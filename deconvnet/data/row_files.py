@@ -66,7 +66,6 @@ class WindowRows:
 FORMAT_VERSION = 2  # 1 had crops of variable length and no checksums
 JSON_ATTRIBUTES = ("classes", "recipe", "shaped_by")
 ATTRIBUTES: dict[str, type[RowAttributes]] = {"proposals": ProposalAttributes, "windows": WindowAttributes}
-ROW_FIELDS = tuple(COLUMNS["windows"])
 CHUNK = 1 << 16  # bytes of encoded crops per checksum: reading a crop reads little of its neighbours
 REMEDY = "remove it and make it again with stages.build_proposals"
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from deconvnet.data.columns import COLUMNS
 from deconvnet.data.examples import WindowCrops
-from deconvnet.data.row_files import FORMAT_VERSION, ROW_FIELDS, read_outline, read_rows, write_rows
+from deconvnet.data.row_files import FORMAT_VERSION, read_outline, read_rows, write_rows
 from deconvnet.recipe import Recipe
 from deconvnet.support.errors import UserError
 from deconvnet.support.resumable import Arrays
@@ -73,10 +73,10 @@ def test_windows_come_back(counts: tuple[int, ...], tmp_path: Path) -> None:
     assert {name: rows.attributes[name] for name in ATTRIBUTES} == ATTRIBUTES
     assert rows.attributes["format_version"] == FORMAT_VERSION
     assert rows.image.tolist() == [index for index, count in enumerate(counts) for _ in range(count)]
-    assert set(rows.columns) == set(ROW_FIELDS)
+    assert set(rows.columns) == COLUMNS["windows"].keys()
     for part, image_id in zip(parts, rows.image_ids, strict=True):
         own = rows.of_image(image_id)
-        for name in ROW_FIELDS:
+        for name in COLUMNS["windows"]:
             np.testing.assert_array_equal(own[name], part[name])
             assert own[name].dtype == part[name].dtype
     with pytest.raises(UserError, match="has no rows for image nobody"):
@@ -209,7 +209,7 @@ def replace(name: str, value: object) -> Callable[[h5py.File], None]:
     return action
 
 
-@pytest.mark.parametrize("name", ["image_ids", "sizes", "first", *ROW_FIELDS])
+@pytest.mark.parametrize("name", ["image_ids", "sizes", "first", *COLUMNS["windows"]])
 def test_a_missing_column_is_named(name: str, tmp_path: Path) -> None:
     windows_file(tmp_path / "a.h5")
     change(tmp_path / "a.h5", lambda file: file.pop(name))

@@ -21,8 +21,8 @@ from tests.data.test_sbd import SBD_TRAIN, SBD_VAL, VOC_TRAIN, VOC_VAL, labels, 
 from tests.proposals.test_edges import write_forest
 
 MODULES = ("stages.build_proposals", "stages.train", "stages.bn_statistics", "stages.infer", "stages.evaluate",
-           "stages.inspect", "stages.import_caffe", "stages.merge_sbd", "stages.download", "experiments.synthetic_voc",
-           "experiments.reproduce", "experiments.figures", "experiments.proposal_recall")
+           "stages.run", "stages.inspect", "stages.import_caffe", "stages.merge_sbd", "stages.download",
+           "experiments.synthetic_voc", "experiments.reproduce", "experiments.figures", "experiments.proposal_recall")
 KEYS = ["network.width=0.015625", "network.input=32", "windows.warp=36", "network.deconv_std=0.05",
         "proposals.count=40", "windows.stage2_top=4", "train.batch=4", "train.micro_batch=2", "train.iterations=[4,4]",
         "train.validate_every=2", "train.validate_windows=4", "train.checkpoint_every=2", "train.workers=0",

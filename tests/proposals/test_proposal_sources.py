@@ -68,7 +68,7 @@ def test_boxes_are_as_files_and_windows_take_them(made: Maker, size: tuple[int, 
 
 def test_fewer_are_the_best_of_more(made: Maker) -> None:
     boxes, few = made()(photograph(120, 150))[0], made(10)(photograph(120, 150))[0]
-    assert len(few) == 10 < len(boxes)
+    assert len(few) == min(10, len(boxes)) > 0
     np.testing.assert_array_equal(few, boxes[:10])
 
 
