@@ -47,11 +47,13 @@ CRF = {"crf.gaussian_sxy", "crf.gaussian_weight", "crf.bilateral_sxy", "crf.bila
        "crf.iterations", "crf.normalization"}
 STATISTICS = {"bn_statistics.batches", "bn_statistics.batch", "bn_statistics.variance"}
 NETWORK = {"network.width", "network.input", "network.unpooling", "network.batch_norm", "network.bn_eps",
-           "network.bn_shift", "network.deconv_std", "network.conv_std"}
+           "network.bn_shift", "network.deconv_std", "network.conv_std", "network.fc_channels"}
 FCN = {"fcn.width", "fcn.canvas", "fcn.fc6_kernel", "fcn.batch_norm", "fcn.staged", "fcn.iterations", "fcn.batch",
-       "fcn.micro_batch", "fcn.lr", "fcn.momentum", "fcn.weight_decay", "fcn.validate_images"}
+       "fcn.micro_batch", "fcn.lr", "fcn.momentum", "fcn.weight_decay", "fcn.validate_images", "fcn.bn_start",
+       "fcn.trunk_lr", "fcn.lr_step", "fcn.fc_channels", "fcn.scaled_skips"}
 SEGNET = {"segnet.examples", "segnet.width", "segnet.canvas", "segnet.iterations", "segnet.batch", "segnet.micro_batch",
-          "segnet.lr", "segnet.momentum", "segnet.weight_decay", "segnet.validate"}
+          "segnet.lr", "segnet.momentum", "segnet.weight_decay", "segnet.validate", "segnet.bn_start",
+          "segnet.trunk_lr"}
 LONGER = {"train.iterations", "fcn.iterations", "segnet.iterations"}  # a training goes on
 ALWAYS = ARITHMETIC | INFERENCE | CRF | LONGER | {"name", "train.workers", "train.stage2_from",
                                                   "train.checkpoint_every"}
@@ -62,7 +64,7 @@ COMMANDS = {
 }
 CHECKPOINT = ALWAYS | STATISTICS
 ANY_SCORES = {"runtime.precision", "infer.score_type"}
-FCN_SCORES = ANY_SCORES | {"fcn.canvas"}
+FCN_SCORES = ANY_SCORES | {"fcn.canvas", "fcn.fc_channels", "fcn.scaled_skips"}
 DECONVNET_SCORES = ANY_SCORES | NETWORK | {
     "windows.enlarge", "windows.shape", "windows.outside", "infer.proposals", "infer.least_side", "infer.resize",
     "infer.aggregate", "infer.outside"}
