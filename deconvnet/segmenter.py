@@ -45,7 +45,7 @@ KEPT = (PROPOSALS, WINDOWS, CHECKPOINTS, NETWORKS)  # of a run, while its images
 PRETRAINED = Path(__file__).resolve().parent / "pretrained"  # a run folder; experiments.pretrained packs it
 PACKED = {"deconvnet": "stage2", "fcn8s": "fcn8s"}  # network: its training's folder there; one of them or both
 GIVEN = "the image given"  # the name, in messages, of one that is no file
-SMALLER = "lower infer.most_side"  # what makes a photograph take less memory
+SMALLER = "label it smaller (infer.most_side)"  # so that it takes less memory
 
 ImageLike = str | Path | Image.Image | np.ndarray
 

@@ -221,7 +221,7 @@ def test_a_large_photograph_is_labelled_smaller(runs: dict[str, Path], case: Cas
     assert whole.image.shape[:2] == whole.labels.shape == (large.height, large.width) and not whole.conversions
     tight = [f"infer.most_side={side}", f"infer.most_gigabytes={whole.labels.size * 50 / 1e9}"]
     assert Segmenter.from_run(runs["paper"], "fcn8s", device="cpu", set=tight)(large).labels.shape == whole.labels.shape
-    with pytest.raises(UserError, match="lower infer.most_side or, where there is the memory"):
+    with pytest.raises(UserError, match="label it smaller .infer.most_side. or, where there is the memory"):
         Segmenter.from_run(runs["paper"], "fcn8s", device="cpu", set=["infer.most_side=0", tight[1]])(large)
 
 

@@ -89,7 +89,7 @@ def test_one_image_that_is_too_large_costs_no_other(folder: Path, voc: Path, tmp
     assert len(before) == 2
     capsys.readouterr()
     refused(capsys, infer(folder, "--images", *images, large, "--out", out, *own_size), 1, large, "49.0 megapixels",
-            "21 classes", "infer.most_gigabytes=5", "lower infer.most_side")
+            "21 classes", "infer.most_gigabytes=5", "label it smaller (infer.most_side)")
     assert pngs(out / "deconvnet-max") == before
     new = tmp_path / "new"
     refused(capsys, infer(folder, "--images", images[0], large, "--out", new, *own_size), 1, large, "49.0 megapixels")
