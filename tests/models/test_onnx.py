@@ -168,7 +168,7 @@ def test_a_whole_file_that_onnxruntime_cannot_read_or_that_says_nothing(tmp_path
     ("deconvnet", ["network.input=64", "windows.warp=64"], "input = 32; the recipe has 64"),
     ("deconvnet", ["network.unpooling=fixed"], "unpooling = 'switches'; the recipe has 'fixed'"),
     ("deconvnet", ["data.classes=[background,cat,cow]"], "class 2 is 'dog'; the recipe has 'cow'"),
-    ("fcn8s", [], "kind = 'deconvnet'; the recipe has 'fcn8s'"),
+    ("fcn8s", [], "a network of kind 'deconvnet'; expected one of kind 'fcn8s'"),
 ])
 def test_a_file_of_another_recipe_is_refused(exported: Callable, kind: str, changes: list[str], words: str) -> None:
     with pytest.raises(UserError, match=words):
