@@ -75,7 +75,8 @@ def _make_run(run: Path, voc: Path, recipe: Path) -> None:
     steps += [["stages.infer", *here, "--device", "cpu", "--split", "val"],
               ["stages.infer", *here, "--device", "cpu", "--split", "val", "--ensemble", "fcn"],
               ["stages.evaluate", "--predictions", row, "--voc-root", voc, "--split", "val"],
-              ["experiments.reproduce", run]]
+              ["experiments.reproduce", run],
+              ["stages.export", *here, "--to", "onnx", "--model", "deconvnet"]]
     Training._save = save
     try:
         for step in steps:

@@ -64,8 +64,9 @@ def unpack_main(options: argparse.Namespace) -> None:
 
 
 STRANGE = [word for word in WORDS if "\0" not in word]  # no argument of a process can hold it
-PATHS = ["files", "files/none.yaml", "run", "run/stage2/network.safetensors", "files/photo.jpg", "files/photo.png",
-         "files/maps", "voc/VOC2012", "run/proposals/val.h5", "files/classes.txt", "files/server.csv", "cwd"]
+PATHS = ["files", "files/none.yaml", "run", "run/stage2/network.safetensors", "run/onnx/deconvnet.onnx",
+         "files/photo.jpg", "files/photo.png", "files/maps", "voc/VOC2012", "run/proposals/val.h5",
+         "files/classes.txt", "files/server.csv", "cwd"]
 NUMBERS = ["-1", "0", "1", "2", "1.5", "1e3", "nan", "9" * 30, "4097", "1000000000", "x", "", "0x10", "\u0663"]
 OPTIONS: dict[Command, dict[str, list[str]]] = {
     (*BUILD, "--voc-root", VOC): {"--workers": NUMBERS, "--split": STRANGE, "--voc-root": PATHS, "--run": PATHS,
@@ -94,6 +95,9 @@ OPTIONS: dict[Command, dict[str, list[str]]] = {
         "--boxes": [*NUMBERS, "1,2,3", "1," * 300 + "1", "200001"], "--split": STRANGE, "--voc-root": PATHS,
         "--out": PATHS, "--edge-model": PATHS, "--source": ["grid", *STRANGE]},
     ("stages.inspect", "network"): {"": [*PATHS, *STRANGE], "--recipe": [*PATHS, *STRANGE], "--set": STRANGE},
+    ("stages.export", "--to", "onnx", "--run", RUN, "--out", NEW): {
+        "--to": STRANGE, "--run": PATHS, "--model": STRANGE, "--weights": PATHS, "--recipe": [*PATHS, *STRANGE],
+        "--set": STRANGE, "--out": PATHS},
     IMPORT: {"--to": PATHS, "--kind": STRANGE, "--bn": STRANGE},
     MERGE: {"--voc-root": PATHS, "--sbd-root": PATHS},
     ("stages.download", "--list"): {"": STRANGE, "--to": [*PATHS, *STRANGE]},
@@ -190,6 +194,8 @@ def _files() -> list[Kind]:
              results=("run/stage2/network.safetensors",), strict=True),
         Kind("inspect", "run/**/*.[hps][5at]*", (("stages.inspect", "{target}"),), ()),
         Kind("weights", "run/stage2/network.safetensors", (INFER,), header, scored, results=MAPS, strict=True),
+        Kind("onnx", "run/onnx/deconvnet.onnx", ((*INFER, "--weights", f"{RUN}/onnx/deconvnet.onnx"),), (), scored,
+             results=MAPS, strict=True),
         Kind("weights-fcn", "run/fcn8s/network.safetensors", ((*INFER, "--model", "fcn8s"),), header, scored,
              results=MAPS, strict=True),
         Kind("pth", "files/fcn.pth", ((*INFER, "--model", "fcn8s", "--fcn-weights", "{target}"),), tensors, scored),

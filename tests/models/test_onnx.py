@@ -137,6 +137,10 @@ def test_damage_is_found(exported: Callable, tmp_path: Path) -> None:
         for read in (OnnxNetwork, read_about):
             with pytest.raises(UserError, match=r"x\.onnx: (damaged|no ONNX file of stages\.export).*export it again"):
                 read(path)
+    for foreign, words in ((content[:-76], "no ONNX file"), (content + content, "damaged")):
+        path.write_bytes(foreign)
+        with pytest.raises(UserError, match=words):
+            OnnxNetwork(path)
     with pytest.raises(UserError, match=r"none\.onnx: no such file"):
         OnnxNetwork(tmp_path / "none.onnx")
 
