@@ -21,10 +21,13 @@ from pathlib import Path
 from deconvnet.support.locks import held
 
 with held(Path(sys.argv[1])):
+    there, tell = os.pipe()
     worker = os.fork()
     if not worker:  # slower to end than its parent
+        os.write(tell, b"x")
         time.sleep(20)
         os._exit(0)
+    os.read(there, 1)  # it runs, so it has let go of the lock that it was born with
     print("held", worker, flush=True)
     sys.stdin.readline()
 """
