@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from deconvnet import Segmenter
@@ -21,7 +20,6 @@ from stages.cli import run_command
 from stages.predict import main, parse
 
 ROOT = Path(__file__).resolve().parents[2]
-SUBSET = ROOT.parent / "shared/data/VOCdevkit"
 
 
 def predict(*arguments: object) -> int:
@@ -40,10 +38,9 @@ def test_the_box_holds_whole_networks_of_at_most_40_megabytes():
     assert "Simonyan" in (PRETRAINED / "NOTICE").read_text()
 
 
-@pytest.mark.skipif(not SUBSET.is_dir(), reason="the VOC subset is not here")
-def test_the_network_knows_animals():
+def test_the_network_knows_animals(voc_subset):
     """Of every 20th photograph of val: of the pixels that show an animal or a person, most are labelled as that."""
-    voc, segmenter = VocFolder(SUBSET, VOC_CLASSES), Segmenter.from_pretrained(crf=False)
+    voc, segmenter = VocFolder(voc_subset, VOC_CLASSES), Segmenter.from_pretrained(crf=False)
     shown = [VOC_CLASSES.index(name) for name in ("cat", "cow", "dog", "horse", "person", "sheep")]
     right = counted = 0
     for image_id in voc.image_ids("val")[::20]:
