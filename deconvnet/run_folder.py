@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 PACKAGES = ("torch", "torchvision", "opencv-contrib-python", "pydensecrf2", "numpy", "scipy", "h5py")
 DEFAULT_RUN = Path("runs/default")
 DEFAULT_RECIPE = "tiny"
-SYNTHETIC = Path("data/synthetic")
+SYNTHETIC = Path("data/synthetic")  # a folder for each number of classes
 
 
 class RunFolder:
@@ -100,7 +100,7 @@ def open_run(options: argparse.Namespace, keeps: tuple[str, ...] = (), needs_ima
               _new_recipe(options, sources, begins))
     for source in sources:
         check_source(root, recipe, source)
-    run = RunFolder(root, recipe, _voc_root(options, root, sources, needs_images), sources)
+    run = RunFolder(root, recipe, _voc_root(options, root, sources, needs_images, recipe), sources)
     run.recorded = old or recipe
     if needs_images:
         run.voc()  # a wrong folder is an error before anything is written
@@ -195,7 +195,8 @@ def recorded_voc_root(root: Path, sources: Sequence[Path] = ()) -> Path | None:
     return Path(read_json(found, DataSet).voc_root) if found else None
 
 
-def _voc_root(options: argparse.Namespace, root: Path, sources: list[Path], needed: bool) -> Path | None:
+def _voc_root(options: argparse.Namespace, root: Path, sources: list[Path], needed: bool,
+              recipe: Recipe) -> Path | None:
     known = recorded_voc_root(root, sources)
     if options.voc_root:
         given = options.voc_root.resolve()
@@ -211,5 +212,6 @@ def _voc_root(options: argparse.Namespace, root: Path, sources: list[Path], need
     if sources or any((root / made).is_dir() for made in ("proposals", "windows")):  # of other images than these
         raise UsageError(f"{root}: the data set's images are needed, and their folder is not recorded here: give "
                          "--voc-root")
-    log.info("no --voc-root given: the synthetic set in %s", SYNTHETIC)
-    return generate(SYNTHETIC, train=300, val=60, seed=0, side=160)
+    made = SYNTHETIC / f"{len(recipe.data.classes) - 1}-classes"
+    log.info("no --voc-root given: the synthetic set in %s", made)
+    return generate(made, train=600, val=60, seed=0, side=160, class_names=recipe.data.classes)

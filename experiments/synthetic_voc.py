@@ -4,13 +4,15 @@ import argparse
 import sys
 from pathlib import Path
 
+from deconvnet.conventions import VOC_CLASSES
 from deconvnet.data.synthetic import generate
 from stages.cli import make_parser, run_command
 
 
 def main(options: argparse.Namespace) -> None:
     """Makes the set."""
-    folder = generate(options.folder, options.train, options.val, options.seed, options.side)
+    class_names = ["background", *options.classes.split(",")] if options.classes else VOC_CLASSES
+    folder = generate(options.folder, options.train, options.val, options.seed, options.side, class_names)
     print(f"{folder}: {options.train} training and {options.val} validation images")
 
 
@@ -24,6 +26,9 @@ def parse() -> argparse.ArgumentParser:
     parser.add_argument("--seed", metavar="S", type=int, default=0, help="of everything random (default: %(default)s)")
     parser.add_argument("--side", metavar="N", type=int, default=160,
                         help="about the longer side of an image, in pixels (default: %(default)s)")
+    parser.add_argument("--classes", metavar="NAME,NAME,...",
+                        help="the classes to draw, labelled 1, 2, ... in this order: give the same to the recipe's key "
+                             "data.classes, after background (default: VOC's 20)")
     return parser
 
 

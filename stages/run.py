@@ -110,11 +110,14 @@ def run_step(arguments: Sequence[str]) -> float:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Waits for a command that is being interrupted. A terminal's Ctrl-C reached it too; another SIGINT perhaps not."""
+    """Waits for a command that is being interrupted. A terminal's Ctrl-C reached it too; another signal perhaps not.
+
+    It is sent SIGTERM then: in the background of a shell script commands ignore SIGINT.
+    """
     try:
         process.wait(GRACE)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         process.wait()
 
 

@@ -1,4 +1,4 @@
-"""A synthetic data set in VOC's layout: textured shapes of all 20 classes, made from a seed.
+"""A synthetic data set in VOC's layout: textured shapes of VOC's 20 classes, or of some of them, made from a seed.
 
     DIR/VOC2012/JPEGImages/ID.jpg, SegmentationClass/ID.png, SegmentationObject/ID.png, Annotations/ID.xml
     DIR/VOC2012/ImageSets/Segmentation/{train,val,trainval}.txt      written last: without them the set is unfinished
@@ -10,6 +10,7 @@ labelled pixels (visible, without the rim), so that they agree with boxes taken 
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -37,31 +38,38 @@ FREQUENCY = {"person": 3.0, "boat": 0.2, "diningtable": 0.2, "sheep": 0.2, "trai
 LEAST_VISIBLE = 0.4  # share of an object's pixels that stay labelled, so that no object is a sliver
 
 
-def generate(root: Path, train: int, val: int, seed: int, side: int) -> Path:
+def generate(root: Path, train: int, val: int, seed: int, side: int,
+             class_names: Sequence[str] = VOC_CLASSES) -> Path:
     """Makes the set under `root`, continues an interrupted one, or finds it complete; returns root/VOC2012.
 
-    train, val: images; side: about the longer side of an image, in pixels. Raises UsageError for a number outside its
-    limits, or when the folder holds another set. If another command is making the set, waits for it.
+    train, val: images; side: about the longer side of an image, in pixels. class_names: background, then the classes
+    to draw; a class's label is its place. Raises UsageError for a number outside its limits, a class that cannot be
+    drawn, or when the folder holds another set. If another command is making the set, waits for it.
     """
+    for name in class_names[1:]:
+        if name not in KINDS:
+            raise UsageError(f"class {short(name)} cannot be drawn: expected classes of VOC, or a --voc-root whose "
+                             "images show it")
     for name, value, least, most in (("train", train, 1, MOST_IMAGES), ("val", val, 1, MOST_IMAGES),
                                      ("seed", seed, 0, MOST_SEED), ("side", side, LEAST_SIDE, MOST_SIDE)):
         if not least <= value <= most:
             raise UsageError(f"--{name} is {value}; expected at least {least} and at most {most}")
     folder = Path(root) / "VOC2012"
     with held(folder, wait=True):
-        return _generate(folder, train, val, seed, side)
+        return _generate(folder, train, val, seed, side, list(class_names))
 
 
-def _generate(folder: Path, train: int, val: int, seed: int, side: int) -> Path:
+def _generate(folder: Path, train: int, val: int, seed: int, side: int, class_names: list[str]) -> Path:
     for place in ("", "JPEGImages", "SegmentationClass", "SegmentationObject", "Annotations", "ImageSets/Segmentation"):
         remove_leftovers(folder / place)
-    _claim(folder, {"version": VERSION, "train": train, "val": val, "seed": seed, "side": side})
+    chosen = {"classes": class_names} if class_names != list(VOC_CLASSES) else {}
+    _claim(folder, {"version": VERSION, "train": train, "val": val, "seed": seed, "side": side, **chosen})
     counts = {"train": train, "val": val}
     ids = {split: [f"{split}_{index:06d}" for index in range(counts[split])] for split in SPLITS}
     missing = [(split, index, image_id) for split in SPLITS for index, image_id in enumerate(ids[split])
                if not all(path.is_file() for path in _paths(folder, image_id))]
     for split, index, image_id in progress(missing, desc="synthetic VOC", unit="image", disable=not missing):
-        _write_scene(folder, image_id, *draw_scene(seed, split, index, side))
+        _write_scene(folder, image_id, *draw_scene(seed, split, index, side, class_names))
     for split, lines in {**ids, "trainval": ids["train"] + ids["val"]}.items():
         path = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
         if not path.is_file():
@@ -69,8 +77,8 @@ def _generate(folder: Path, train: int, val: int, seed: int, side: int) -> Path:
     return folder
 
 
-def draw_scene(seed: int, split: str, index: int,
-               side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+def draw_scene(seed: int, split: str, index: int, side: int, class_names: Sequence[str] = VOC_CLASSES
+               ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
     """One image (RGB uint8), its class and object masks (uint8, with void), and its objects in drawing order.
 
     An object: name, box (x1, y1, x2, y2; 0-based, half-open), truncated (reaches the border), occluded (in part).
@@ -80,7 +88,8 @@ def draw_scene(seed: int, split: str, index: int,
     image = _background(random, height, width)
     numbers = np.zeros((height, width), np.uint8)
     classes, objects = [0], list[dict[str, Any]]()
-    names = [_first_class(seed, split, index), *_extra_classes(random, random.choice(4, p=[0.3, 0.3, 0.25, 0.15]))]
+    extra = random.choice(4, p=[0.3, 0.3, 0.25, 0.15])
+    names = [_first_class(seed, split, index, class_names[1:]), *_extra_classes(random, extra, class_names[1:])]
     sizes = np.sort(np.exp(random.uniform(np.log(0.2), np.log(0.9), len(names))))[::-1]  # the largest is at the back
     random.shuffle(names)
     for name, size in zip(names, sizes, strict=True):
@@ -89,7 +98,7 @@ def draw_scene(seed: int, split: str, index: int,
             continue  # no room left without hiding another object
         transform, numbers = placed
         paint(image, KINDS[name], transform, random)
-        classes.append(VOC_CLASSES.index(name))
+        classes.append(list(class_names).index(name))
         own = numbers == len(classes) - 1
         border = own[0].any() or own[-1].any() or own[:, 0].any() or own[:, -1].any()
         objects.append({"name": name, "truncated": bool(border), "drawn": int(own.sum())})
@@ -110,7 +119,7 @@ def with_rim(numbers: np.ndarray, side: int) -> np.ndarray:
     return np.where(outline, VOID, numbers).astype(np.uint8)
 
 
-def _claim(folder: Path, parameters: dict[str, int]) -> None:
+def _claim(folder: Path, parameters: dict[str, Any]) -> None:
     path = folder / "synthetic.json"
     if not path.is_file():
         if folder.is_dir() and any(folder.iterdir()):
@@ -179,16 +188,16 @@ def _size(random: np.random.Generator, side: int) -> tuple[int, int]:
     return (longer, shorter) if random.random() < 0.25 else (shorter, longer)
 
 
-def _first_class(seed: int, split: str, index: int) -> str:
-    """In every 20 images each class is once the first: none is missing even from a small split."""
-    turn, place = divmod(index, len(KINDS))
-    order = np.random.default_rng([seed, SPLITS.index(split), turn, len(KINDS)]).permutation(len(KINDS))
-    return list(KINDS)[order[place]]
+def _first_class(seed: int, split: str, index: int, names: Sequence[str]) -> str:
+    """In as many images as there are classes each is once the first: none is missing even from a small split."""
+    turn, place = divmod(index, len(names))
+    order = np.random.default_rng([seed, SPLITS.index(split), turn, len(names)]).permutation(len(names))
+    return names[order[place]]
 
 
-def _extra_classes(random: np.random.Generator, count: int) -> list[str]:
-    weights = np.array([FREQUENCY.get(name, 1.0) for name in KINDS])
-    return [str(name) for name in random.choice(list(KINDS), count, p=weights / weights.sum())]
+def _extra_classes(random: np.random.Generator, count: int, names: Sequence[str]) -> list[str]:
+    weights = np.array([FREQUENCY.get(name, 1.0) for name in names])
+    return [str(name) for name in random.choice(names, count, p=weights / weights.sum())]
 
 
 def _place(random: np.random.Generator, kind: Kind, size: float, numbers: np.ndarray,

@@ -150,6 +150,25 @@ def test_all_classes_occur_some_more_often(folder: Path, tmp_path: Path) -> None
     assert rare < 0.8 * others < 0.8 * names["person"]
 
 
+def test_only_some_classes_labelled_in_their_order(tmp_path: Path) -> None:
+    names = ["background", "cow", "bird"]
+    voc = VocFolder(generate(tmp_path, 6, 2, SEED, 100, names), names)
+    seen = set()
+    for image_id in voc.image_ids("train"):
+        _, mask = voc.read_pair(image_id)
+        written = objects_in_xml(tmp_path / "VOC2012", image_id)
+        numbers = labels(tmp_path / "VOC2012", "SegmentationObject", image_id)
+        for number, (name, _, _) in enumerate(written, start=1):
+            assert set(mask[numbers == number]) == {{"cow": 1, "bird": 2}[name]}
+            seen.add(name)
+    assert seen == {"cow", "bird"}
+    with pytest.raises(UsageError, match="this set was made with .*'classes'.*, not with"):
+        generate(tmp_path, 6, 2, SEED, 100)
+    with pytest.raises(UsageError, match="class unicorn cannot be drawn: expected classes of VOC"):
+        generate(tmp_path / "other", 6, 2, SEED, 100, ["background", "unicorn"])
+    assert not (tmp_path / "other").exists()
+
+
 def test_objects_overlap_and_have_many_sizes(folder: Path) -> None:
     shares, occluded, touching = [], 0, 0
     for image_id in ids_of(folder, "trainval"):

@@ -18,7 +18,7 @@ from deconvnet.support.errors import UsageError, UserError
 from experiments import figures, reproduce
 from stages import build_proposals, evaluate, infer, train
 from stages.cli import run_command
-from stages.run import about, duration, main, parse, run_step, time_left
+from stages.run import _stop, about, duration, main, parse, run_step, time_left
 from stages.steps import SHARES, Step
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -223,6 +223,17 @@ def test_an_interrupted_step_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(KeyboardInterrupt):
         run_step(["-c", "pass"])
     assert len(waits) > 1
+
+
+def test_a_command_that_ignores_ctrl_c_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the background of a shell script, whose commands ignore SIGINT."""
+    monkeypatch.setattr("stages.run.GRACE", 0.5)
+    process = subprocess.Popen([sys.executable, "-c", "import signal, sys, time\n"
+                                "signal.signal(signal.SIGINT, signal.SIG_IGN)\nprint(flush=True)\ntime.sleep(60)"],
+                               stdout=subprocess.PIPE)
+    assert process.stdout and process.stdout.readline()
+    _stop(process)
+    assert process.returncode == -signal.SIGTERM
 
 
 def test_a_killed_run_ends_its_command(tmp_path: Path) -> None:
