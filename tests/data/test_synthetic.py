@@ -164,7 +164,7 @@ def test_only_some_classes_labelled_in_their_order(tmp_path: Path) -> None:
     assert seen == {"cow", "bird"}
     with pytest.raises(UsageError, match="this set was made with .*'classes'.*, not with"):
         generate(tmp_path, 6, 2, SEED, 100)
-    with pytest.raises(UsageError, match="class unicorn cannot be drawn: expected classes of VOC"):
+    with pytest.raises(UsageError, match="class 'unicorn' cannot be drawn: expected classes of VOC"):
         generate(tmp_path / "other", 6, 2, SEED, 100, ["background", "unicorn"])
     assert not (tmp_path / "other").exists()
 
