@@ -132,6 +132,14 @@ class Metrics(Schema):
         return self
 
 
+class Shared(Schema):
+    """The tensors that a network's file has in common with the file of another network beside its folder."""
+
+    file: Annotated[str, Field(pattern=r"^\.\./[a-z0-9_]+/network\.safetensors$")]
+    digest: str  # the other file's
+    tensors: list[Text]
+
+
 class NetworkAbout(Schema):
     """The metadata of a network's safetensors file; files of other programs have none."""
 
@@ -142,6 +150,7 @@ class NetworkAbout(Schema):
     source: str = ""
     origin: dict[str, Any] = {}
     recipe: dict[str, Any] = {}
+    shared: Shared | None = None
 
 
 class OnnxAbout(NetworkAbout):

@@ -28,13 +28,15 @@ def main(options: argparse.Namespace) -> None:
     save_recipe(recipe, options.to / "recipe.yaml")
     made_with = record.made_with.model_dump(exclude_unset=True, by_alias=True)
     write_json(options.to / "run.json", {name: value for name, value in made_with.items() if name != "from"})
-    for kind in options.model:
+    written: Path | None = None
+    for kind in (one for one in reversed(PACKED) if one in options.model):  # DeconvNet's leaves out what FCN-8s's has
         weights = weights_of_run(record.folder, kind, given[kind])
         about = read_metadata(weights)
         path = options.to / PACKED[kind] / "network.safetensors"
         path.parent.mkdir(exist_ok=True)
         model = load_network(weights, kind, recipe)
-        save_network(model, path, kind, recipe, about["bn"], about["origin"], compact=True)
+        save_network(model, path, kind, recipe, about["bn"], about["origin"], compact=True, beside=written)
+        written = path
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, of {weights.stat().st_size / 1e6:.1f} MB")
 
 

@@ -15,7 +15,7 @@ from deconvnet.models.build import build_network
 from deconvnet.models.compact import compacted, expanded
 from deconvnet.models.onnx_files import SUFFIX, OnnxNetwork
 from deconvnet.models.registry import NETWORKS
-from deconvnet.models.weight_files import read_safetensors, save_safetensors, write_safetensors
+from deconvnet.models.weight_files import read_safetensors, save_safetensors, shared_with, write_safetensors
 from deconvnet.models.weights import COUNTER, load_into
 from deconvnet.recipe import Recipe, recipe_to_dict
 from deconvnet.support.errors import UserError
@@ -29,17 +29,22 @@ def description(kind: str, recipe: Recipe) -> dict[str, Any]:
 
 
 def save_network(model: nn.Module, path: Path, kind: str, recipe: Recipe, bn: str, origin: dict[str, Any],
-                 compact: bool = False) -> None:
+                 compact: bool = False, beside: Path | None = None) -> None:
     """Writes a network's file. bn: 'measured', 'unmeasured', 'running' (kept while training), 'none' (no BN).
 
-    compact: a quarter of the size, weights rounded to one byte (compact.py).
+    compact: a quarter of the size, weights rounded to one byte (compact.py). beside: a compact file of another network,
+    in a folder beside this file's; weights that are the same there (of a trunk that was not trained) are left out here.
     """
     metadata = description(kind, recipe) | {
         "class_names": recipe.data.classes, "bn": bn, "origin": origin, "recipe": recipe_to_dict(recipe)}
-    if compact:
-        write_safetensors(save_file, compacted(model), path, metadata)
-    else:
+    if not compact:
         save_safetensors(model, path, metadata)
+        return
+    tensors = compacted(model)
+    if beside and (shared := shared_with(tensors, path, beside)):
+        tensors = {name: value for name, value in tensors.items() if name not in shared["tensors"]}
+        metadata["shared"] = shared
+    write_safetensors(save_file, tensors, path, metadata)
 
 
 def load_network(path: Path, kind: str, recipe: Recipe) -> nn.Module:

@@ -47,20 +47,48 @@ def write_safetensors(save: Callable[..., None], tensors: Mapping[str, Tensor | 
 def read_safetensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a safetensors file, and its metadata ({} in a file of another program).
 
-    Raises UserError for a file that is missing, cut short, damaged or something else. Files of other programs have no
-    digest, so damage may go unnoticed.
+    Those that it shares with another network's file (shared_with) are read from there. Raises UserError for a file that
+    is missing, cut short, damaged or something else. Files of other programs have no digest: damage may go unnoticed.
     """
     path = existing(path)
+    tensors, told = _read(path)
+    about = _about(path, told)
+    return tensors | _shared_tensors(path, about.get("shared")), about
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What is in this file alone, after its digest was checked."""
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             told = file.metadata() or {}
     except (SafetensorError, ValueError, RecursionError) as error:
         raise _not_whole(path, error) from None
-    text = told.get(METADATA_KEY, "{}")
-    if DIGEST_KEY in told and told[DIGEST_KEY] != _digest(tensors, text):
+    if DIGEST_KEY in told and told[DIGEST_KEY] != _digest(tensors, told.get(METADATA_KEY, "{}")):
         raise UserError(f"{path}: damaged: its SHA-256 does not match the one stored in it: make or fetch it again")
-    return tensors, _about(path, told)
+    return tensors, told
+
+
+def _shared_tensors(path: Path, shared: dict[str, Any] | None) -> dict[str, Tensor]:
+    if not shared:
+        return {}
+    other = existing(path.parent / shared["file"])
+    tensors, told = _read(other)
+    if told.get(DIGEST_KEY) != shared["digest"] or not tensors.keys() >= {*shared["tensors"]}:
+        raise UserError(f"{path}: shares weights with {other}, which is another file now: fetch both again")
+    return {name: tensors[name] for name in shared["tensors"]}
+
+
+def shared_with(tensors: Mapping[str, Tensor], path: Path, other: Path) -> dict[str, Any] | None:
+    """What to say in the metadata, under "shared", of a network's file that leaves out what `other` has: see Shared.
+
+    tensors: of the network that is to be written to `path`. None where not one of them is the same in `other`, the file
+    of another network in a folder beside that of `path`.
+    """
+    theirs, told = _read(existing(other))
+    names = sorted(name for name, value in tensors.items() if name in theirs and torch.equal(value, theirs[name]))
+    file = os.path.relpath(other, path.parent)
+    return {"file": file, "digest": told[DIGEST_KEY], "tensors": names} if names else None
 
 
 def read_metadata(path: Path | str) -> dict[str, Any]:

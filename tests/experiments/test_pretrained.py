@@ -6,14 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from deconvnet import Segmenter
+from deconvnet.models.build import build_network
 from deconvnet.models.network_files import load_network
-from deconvnet.recipe_files import load_recipe
-from deconvnet.support.errors import UsageError
+from deconvnet.models.weight_files import read_safetensors, write_safetensors
+from deconvnet.recipe_files import load_recipe, save_recipe
+from deconvnet.support.errors import UsageError, UserError
 from experiments.pretrained import main, parse
 from stages.cli import run_command
-from tests.narrow import KINDS, NARROW, Case
+from tests.narrow import KINDS, NARROW, Case, randomised
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +57,45 @@ def test_packed_networks_label_as_the_run_does(case, run, tmp_path, monkeypatch)
     assert found.class_names == ("background", "circle", "square", "star")
     assert np.abs(found.probabilities - expected.probabilities).mean() < 0.02
     assert Segmenter.from_pretrained().name == "deconvnet-max-fcn-crf"
+
+
+def test_a_trunk_that_both_networks_have_is_kept_once(case, run, tmp_path):
+    """As the trunk of VGG16 that no training moved; biases too, but neither fc6 nor what only one of them has."""
+    recipe = load_recipe("paper", [*NARROW, "network.width=0.03125", "fcn.width=0.03125"])
+    states = {kind: randomised(build_network(kind, recipe), seed).state_dict() for seed, kind in enumerate(KINDS)}
+    trunk = {name: value for name, value in states["fcn8s"].items() if name.startswith("conv")}
+    assert len(trunk) == 26
+    states["deconvnet"] |= trunk
+    save_recipe(recipe, run / "recipe.yaml")
+    for kind, folder in KINDS.items():
+        case.save(run / folder / "network.safetensors", kind, recipe, states)
+    assert pack(run, tmp_path / "alone", "--model", "deconvnet") == 0
+    assert pack(run, tmp_path / "box") == 0
+    alone, path = (tmp_path / folder / "stage2/network.safetensors" for folder in ("alone", "box"))
+    with safe_open(path, framework="pt") as file:
+        names = {*file.keys()}
+    with safe_open(alone, framework="pt") as file:
+        left_out = {*file.keys()} - names
+    assert left_out == {*trunk, *(f"{name}.scale" for name, value in trunk.items() if value.ndim == 4)}
+    expected, found = (load_network(one, "deconvnet", recipe).state_dict() for one in (alone, path))
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+    other = tmp_path / "box/fcn8s/network.safetensors"
+    case.save(other, "fcn8s", recipe, {"fcn8s": randomised(build_network("fcn8s", recipe), 9).state_dict()})
+    with pytest.raises(UserError, match="stage2/network.safetensors: shares weights with .*fcn8s.*another file now"):
+        load_network(path, "deconvnet", recipe)
+    other.unlink()
+    with pytest.raises(UserError, match="fcn8s/network.safetensors: no such file"):
+        load_network(path, "deconvnet", recipe)
+
+
+@pytest.mark.parametrize("file", ["/etc/passwd", "../../x/network.safetensors", "../fcn8s/other.safetensors"])
+def test_no_file_but_a_network_beside_is_read(tmp_path, file):
+    path = tmp_path / "one/network.safetensors"
+    path.parent.mkdir()
+    write_safetensors(save_file, {}, path, {"shared": {"file": file, "digest": "", "tensors": ["a"]}})
+    with pytest.raises(UserError, match="shared.file"):
+        read_safetensors(path)
 
 
 @pytest.mark.parametrize(("kind", "name"), [("deconvnet", "deconvnet-max"), ("fcn8s", "fcn8s")])
