@@ -20,24 +20,24 @@ from deconvnet.support.errors import UsageError, UserError
 
 log = logging.getLogger(__name__)
 
-
 # Mean and deviation of the input, RGB scaled to 0 .. 1, that torchvision's two VGG16 files were trained with.
 # V1 was trained by torchvision; FEATURES are the authors' convolutions (Caffe), with a classifier of NaN.
 VGG16_V1 = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-
 VGG16_FEATURES = ((0.48235, 0.45882, 0.40784), (1 / 255, 1 / 255, 1 / 255))
 
 
 def start_from_vgg16(model: nn.Module, path: Path | str) -> set[str]:
     """Initialises a full-width network's convolutions, and fc6 and fc7 where they fit, from a VGG16 file (load_vgg16).
 
-    Returns the names of the tensors that were copied. Raises UsageError for a narrow network, UserError for a file
-    that is not VGG16.
+    Returns the names of the tensors that were copied. Raises UsageError for a narrow network or one without VGG16's
+    trunk, UserError for a file that is not VGG16.
     """
     existing(path)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     for name, shape in vgg16_shapes().items():
+        if name.startswith("conv") and name not in shapes:
+            raise UsageError(f"{path}: VGG16's weights fit a network with VGG16's trunk; this one has no {name}: omit "
+                             "the VGG16 file")
         if name.startswith("conv") and shapes[name] != shape:
             raise UsageError(
                 f"{path}: VGG16's weights fit a network of width 1 only ({name} is {shapes[name]} here, {shape} "

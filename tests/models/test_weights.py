@@ -203,6 +203,12 @@ def test_vgg16_into_a_narrow_network_is_wrong_use(tmp_path):
         start_from_vgg16(narrow_deconvnet(), tmp_path / "any.pth")
 
 
+def test_vgg16_into_a_network_without_its_trunk_is_wrong_use(tmp_path):
+    (tmp_path / "vgg16.safetensors").touch()
+    with pytest.raises(UsageError, match="vgg16.safetensors: .* VGG16's trunk; this one has no conv1_1.weight: omit"):
+        start_from_vgg16(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)), tmp_path / "vgg16.safetensors")
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
