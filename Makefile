@@ -27,7 +27,7 @@ predict: .venv/installed
 	$(BIN)/python -m stages.predict $(IMAGES)
 
 demo: .venv/installed
-	env -u DECONVNET_VOC_ROOT $(BIN)/python -m stages.run --recipe tiny --run runs/demo
+	env -u DECONVNET_VOC_ROOT $(BIN)/python -m stages.run --recipe demo --run runs/demo
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
