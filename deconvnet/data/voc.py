@@ -21,7 +21,6 @@ from xml.etree import ElementTree
 
 import cv2
 import numpy as np
-from scipy import ndimage
 
 from deconvnet.conventions import VOID
 from deconvnet.data.images import read_label_png, read_rgb
@@ -190,6 +189,8 @@ class VocFolder:
                             "the size of its image")
 
     def _objects_from_mask(self, path: Path, mask: np.ndarray) -> list[VocObject]:
+        from scipy import ndimage  # here: its import takes longer than any command's --help otherwise does
+
         numbers = read_label_png(path)
         self._check_size(mask.shape, numbers, path)
         found, kept = [], np.zeros_like(numbers)
