@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,13 +75,19 @@ def has_masks(voc: SegmentationDataset, image_ids: list[str]) -> bool:
     return any(mask for _, mask, _ in voc.files(image_ids))
 
 
-def score(voc: SegmentationDataset, image_ids: list[str], folder: Path) -> tuple[ConfusionMatrix, list[ImageScore]]:
-    """The confusion matrix of all predictions in a folder, and each image's own score, in the order of the ids."""
-    confusion, images = ConfusionMatrix(voc.classes), []
+def confusions(voc: SegmentationDataset, image_ids: list[str], folder: Path) -> Iterator[ConfusionMatrix]:
+    """Each image's own confusion matrix, in the order of the ids, from its label map in the folder and its mask."""
     for image_id in progress(image_ids, desc="evaluate", unit="image", disable=None):
         path = folder / f"{image_id}.png"
         own = ConfusionMatrix(voc.classes)
         own.add(read_label_png(path), voc.read_mask(image_id), str(path))
+        yield own
+
+
+def score(voc: SegmentationDataset, image_ids: list[str], folder: Path) -> tuple[ConfusionMatrix, list[ImageScore]]:
+    """The confusion matrix of all predictions in a folder, and each image's own score, in the order of the ids."""
+    confusion, images = ConfusionMatrix(voc.classes), []
+    for image_id, own in zip(image_ids, confusions(voc, image_ids, folder), strict=True):
         confusion.include(own)
         images.append(ImageScore(image_id, own.pixel_accuracy(), own.mean_iou(), own.class_iou()))
     return confusion, images
