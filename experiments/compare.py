@@ -8,7 +8,6 @@ from typing import Any
 
 from tabulate import tabulate
 
-from deconvnet.evaluation.rows import table_rows
 from deconvnet.run_folder import provenance
 from deconvnet.support.atomic import write_json, write_text
 from deconvnet.support.errors import UsageError
@@ -117,13 +116,11 @@ def _curves(runs: Sequence[Compared], to: Path) -> list[Path]:
 
 def parse() -> argparse.ArgumentParser:
     """The command's arguments."""
-    titles = ", ".join(row.title for row in table_rows("max"))
     parser = make_parser(
         "experiments.compare",
         "Runs beside each other: what differs in their recipes, their training curves over each other, the rows of\n"
-        f"the table ({titles}) with the\n"
-        " difference from the first run and a paired bootstrap interval over images, and the images that\n"
-        "changed most. Prints it, and writes comparison.md, comparison.json, curves.png and curves.svg.",
+        "the table with the difference from the first run and a paired bootstrap interval over images, and the images\n"
+        "that changed most. Prints it, and writes comparison.md, comparison.json, curves.png and curves.svg.",
         "python -m experiments.compare runs/voc runs/fixed --to runs/fixed/against-voc")
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+",
                         help="run folders, two or more, of the same images and classes; the others are compared with "
