@@ -38,8 +38,11 @@ class Done:
     """RUN/steps.json: what each step's files were like when it ended, and the seconds it took."""
 
     def __init__(self, run: Path, plan: Sequence[Step], recipe: Recipe, voc_root: Path | None,
-                 given: Sequence[Path | None]) -> None:
-        """voc_root: the data set's folder where it is named; given: other files that the commands were given."""
+                 given: Sequence[Path | None], source: Path | None = None) -> None:
+        """voc_root: the data set's folder where it is named; given: other files that the commands were given; source:
+        the run that this one is started from, which its folder does not know yet.
+        """
+        self.source = source.resolve() if source else None
         self.run, self.plan, self.recipe, self.voc_root = run, plan, recipe, voc_root
         self.given = [path for path in given if path]
         self.path = run / "steps.json"
@@ -92,7 +95,7 @@ class Done:
         for split in (data.train_split, data.val_split):
             files = voc.files(voc.image_ids(split))
             found += [voc.fingerprint(split), [(path, file_stat(path)) for one in files for path in one]]
-        sources = [path for source in find_sources(self.run) for name in ("proposals", "windows")
+        sources = [path for source in find_sources(self.run, self.source) for name in ("proposals", "windows")
                    for path in sorted((source / name).glob("*.h5"))]
         return _hash([*found, *((str(path), file_stat(str(path))) for path in (*self.given, *sources))])
 

@@ -36,6 +36,10 @@ class Step:
     makes: tuple[str, ...] = ()
     begun: Path | None = None
 
+    def trains(self, training: str) -> bool:
+        """Whether it is, or contains, a training of this name."""
+        return f"{training}/[!.]*" in self.makes
+
     @property
     def name(self) -> str:
         """The command, the same whether it begins or goes on."""
@@ -55,17 +59,17 @@ def steps(recipe: Recipe, options: argparse.Namespace) -> list[Step]:
     tables = _given("--aggregate", recipe.infer.aggregate if recipe.infer.aggregate != TABLE_AGGREGATE else None)
     subset = _given("--subset-classes", options.subset_classes)
     return [
-        _build(options),
-        *_trainings(recipe, options),
-        *(_infer(row, split, options) for row in rows),
-        *(Step((*evaluate_command(row, run, split), *subset), SHARES["evaluate"],
-               tuple(f"predictions/{split}/{row.folder}/{name}" for name in SCORE_FILES)) for row in rows),
+        build(options),
+        *trainings(recipe, options),
+        *(infer(row, split, options) for row in rows),
+        *(evaluate(row, split, options) for row in rows),
         Step(("-m", "experiments.reproduce", str(run), *tables, *subset), SHARES["reproduce"]),
         Step(("-m", "experiments.figures", str(run), *tables), SHARES["figures"]),
     ]
 
 
-def _build(options: argparse.Namespace) -> Step:
+def build(options: argparse.Namespace) -> Step:
+    """Proposals and windows; it starts the run."""
     sets = [word for text in options.set for word in ("--set", text)]
     given = {"--from": options.source, "--voc-root": options.voc_root, "--edge-model": options.edge_model,
              "--workers": options.workers}
@@ -74,7 +78,7 @@ def _build(options: argparse.Namespace) -> Step:
                 SHARES["build"], ("recipe.yaml", "proposals/*.h5", "windows/*.h5"))
 
 
-def _trainings(recipe: Recipe, options: argparse.Namespace) -> Iterator[Step]:
+def trainings(recipe: Recipe, options: argparse.Namespace) -> Iterator[Step]:
     """Of the networks of the paper's table. A network's first training, alone or with others, may start from VGG16."""
     vgg16 = {kind: getattr(options, f"{partner}_vgg16") or options.vgg16 for partner, kind in PARTNERS.items()}
     for spec in [spec for spec in NETWORKS.values() if spec.paper]:
@@ -95,11 +99,19 @@ def _train(which: tuple[str, ...], trainings: list[TrainingSpec], vgg16: Path | 
                 SHARES[last], tuple(f"{one.name}/[!.]*" for one in trainings), options.run / last / "last.pt")
 
 
-def _infer(row: Row, split: str, options: argparse.Namespace) -> Step:
+def infer(row: Row, split: str, options: argparse.Namespace) -> Step:
+    """The label maps of a row."""
     folder = f"predictions/{split}/{row.folder}"
     return Step((*infer_command(row, options.run, split), *_given("--device", options.device),
                  *_given("--workers", options.workers)),
                 SHARES[row.title], (f"{folder}/*.png", f"{folder}/settings.json"))
+
+
+def evaluate(row: Row, split: str, options: argparse.Namespace) -> Step:
+    """The scores of a row."""
+    subset = _given("--subset-classes", options.subset_classes)
+    return Step((*evaluate_command(row, options.run, split), *subset), SHARES["evaluate"],
+                tuple(f"predictions/{split}/{row.folder}/{name}" for name in SCORE_FILES))
 
 
 def _given(option: str, value: object) -> tuple[str, ...]:

@@ -12,13 +12,14 @@ class Row:
     """A row of the table.
 
     title: as in the paper. paper: its name in the CSV file, or None. folder: under RUN/predictions/SPLIT. infer: its
-    options.
+    options. networks: whose scores it is made of.
     """
 
     title: str
     paper: str | None
     folder: str
     infer: tuple[str, ...]
+    networks: tuple[str, ...]
 
 
 def table_rows(aggregate: str, recipe: Recipe | None = None) -> list[Row]:
@@ -36,12 +37,14 @@ def table_rows(aggregate: str, recipe: Recipe | None = None) -> list[Row]:
     title = main.paper
     assert title is not None  # the paper's own network
     return [
-        Row(partner.title, partner.paper, partner.name, ("--model", partner.name)),
-        Row(title, title, plain, own),
-        Row(f"{title}+CRF", f"{title}+CRF", f"{plain}-crf", (*own, "--crf")),
-        Row(f"E{title}", f"E{title}", f"{plain}-{its_name}", both),
-        Row(f"E{title}+CRF", f"E{title}+CRF", f"{plain}-{its_name}-crf", (*both, "--crf")),
-        *(Row(spec.title, None, spec.scores_name(recipe, aggregate), ("--model", spec.name, "--aggregate", aggregate))
+        Row(partner.title, partner.paper, partner.name, ("--model", partner.name), (partner.name,)),
+        Row(title, title, plain, own, (main.name,)),
+        Row(f"{title}+CRF", f"{title}+CRF", f"{plain}-crf", (*own, "--crf"), (main.name,)),
+        Row(f"E{title}", f"E{title}", f"{plain}-{its_name}", both, (main.name, partner.name)),
+        Row(f"E{title}+CRF", f"E{title}+CRF", f"{plain}-{its_name}-crf", (*both, "--crf"),
+            (main.name, partner.name)),
+        *(Row(spec.title, None, spec.scores_name(recipe, aggregate), ("--model", spec.name, "--aggregate", aggregate),
+              (spec.name,))
           for spec in others),
     ]
 

@@ -260,7 +260,7 @@ def test_rows_are_where_stages_infer_puts_them() -> None:
     assert [row.folder for row in paper_rows("max")] == FOLDERS
     assert table_rows("max")[:5] == paper_rows("max")
     assert table_rows("max")[5:] == [
-        Row("SegNet", None, "segnet", ("--model", "segnet", "--aggregate", "max"))]
+        Row("SegNet", None, "segnet", ("--model", "segnet", "--aggregate", "max"), ("segnet",))]
     windows = load_recipe("tiny", ["segnet.examples=windows"])
     assert [row.folder for row in table_rows("sum", windows)[5:]] == ["segnet-sum"]
     assert infer_command(table_rows("sum")[2], Path("r"), "val") == (

@@ -18,7 +18,8 @@ from deconvnet.support.errors import UsageError, UserError
 from experiments import figures, reproduce
 from stages import build_proposals, evaluate, infer, train
 from stages.cli import run_command
-from stages.run import _stop, about, duration, main, parse, run_step, time_left
+from stages.run import main, parse
+from stages.step_runner import _stop, about, duration, run_step, time_left
 from stages.steps import SHARES, Step
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -195,7 +196,8 @@ def test_ctrl_c_waits_for_the_command(tmp_path: Path) -> None:
              "folder = pathlib.Path(sys.argv[1])\n"
              "try:\n    (folder / 'began').touch()\n    time.sleep(60)\n"
              "except KeyboardInterrupt:\n    time.sleep(0.6)\n    (folder / 'tidied').touch()\n    sys.exit(130)\n")
-    parent = ("import sys\nfrom stages.run import parse, run_step\nfrom stages.cli import run_command\n"
+    parent = ("import sys\nfrom stages.run import parse\nfrom stages.step_runner import run_step\n"
+              "from stages.cli import run_command\n"
               f"sys.exit(run_command(parse(), lambda _: run_step(['-c', {child!r}, {str(tmp_path)!r}]), []))")
     said = tmp_path / "said.txt"  # a file: a pipe would be waited for until the command has closed it too
     with said.open("w") as file:
@@ -227,7 +229,7 @@ def test_an_interrupted_step_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_command_that_ignores_ctrl_c_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in the background of a shell script, whose commands ignore SIGINT."""
-    monkeypatch.setattr("stages.run.GRACE", 0.5)
+    monkeypatch.setattr("stages.step_runner.GRACE", 0.5)
     process = subprocess.Popen([sys.executable, "-c", "import signal, sys, time\n"
                                 "signal.signal(signal.SIGINT, signal.SIG_IGN)\nprint(flush=True)\ntime.sleep(60)"],
                                stdout=subprocess.PIPE)
@@ -241,7 +243,7 @@ def test_a_killed_run_ends_its_command(tmp_path: Path) -> None:
              "def work(_):\n    (Path(sys.argv[1]) / 'began').touch()\n    time.sleep(60)\n"
              "status = run_command(make_parser('test', '', ''), work, [])\n"
              "(Path(sys.argv[1]) / f'ended {status}').touch()\n")
-    parent = f"from stages.run import run_step\nrun_step(['-c', {child!r}, {str(tmp_path)!r}])"
+    parent = f"from stages.step_runner import run_step\nrun_step(['-c', {child!r}, {str(tmp_path)!r}])"
     process = subprocess.Popen([sys.executable, "-c", parent], cwd=ROOT, stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)
     end = time.monotonic() + 60

@@ -56,7 +56,7 @@ def started(capfd: pytest.CaptureFixture, voc_root: str | None = "data/VOC2012",
             recipe: Recipe = RECIPE) -> list[int]:
     """Runs the plan; the numbers of the steps that were started; the others must be told as done."""
     done = Done(Path("run"), plan, recipe, Path(voc_root) if voc_root else None, [Path("vgg16.pth"), None])
-    run_all(Path("run"), plan, done)
+    run_all(Path("run"), done)
     out = capfd.readouterr().out
     found = [number for number in range(len(plan)) if f"\nstep {number + 1} of {len(plan)}" in out
              and f"step {number + 1} of {len(plan)} is done: " not in out]
