@@ -11,7 +11,7 @@ from deconvnet.recipe import Recipe
 from deconvnet.recipe_files import load_recipe
 from deconvnet.support.errors import UsageError
 from experiments.studies import Study, Variant
-from stages.steps import Step, build, evaluate, infer, trainings
+from stages.steps import Step, build, evaluate_all, infer, trainings
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def run_steps(run: StudyRun, study: Study, titles: Sequence[str], split: str | N
     if not study.trains:
         labelled = [replace(step, arguments=(*step.arguments, *_weights(run, row)))
                     for step, row in zip(labelled, rows, strict=True)]
-    plan += [*labelled, *(evaluate(row, split, own) for row in rows)]
+    plan += [*labelled, evaluate_all(rows, split, own)]
     start = ("--from", str(run.base), *(word for text in run.sets for word in ("--set", text)))
     return [replace(plan[0], arguments=(*plan[0].arguments, *start)), *plan[1:]]
 

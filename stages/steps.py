@@ -2,7 +2,7 @@
 
 import argparse
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,8 +110,17 @@ def infer(row: Row, split: str, options: argparse.Namespace) -> Step:
 def evaluate(row: Row, split: str, options: argparse.Namespace) -> Step:
     """The scores of a row."""
     subset = _given("--subset-classes", options.subset_classes)
-    return Step((*evaluate_command(row, options.run, split), *subset), SHARES["evaluate"],
-                tuple(f"predictions/{split}/{row.folder}/{name}" for name in SCORE_FILES))
+    return Step((*evaluate_command(row, options.run, split), *subset), SHARES["evaluate"], _scores(row, split))
+
+
+def evaluate_all(rows: Sequence[Row], split: str, options: argparse.Namespace) -> Step:
+    """The scores of all rows that were predicted, in one command, where these rows are all of them."""
+    return Step(("-m", "stages.evaluate", "--run", str(options.run), "--split", split), SHARES["evaluate"] * len(rows),
+                tuple(pattern for row in rows for pattern in _scores(row, split)))
+
+
+def _scores(row: Row, split: str) -> tuple[str, ...]:
+    return tuple(f"predictions/{split}/{row.folder}/{name}" for name in SCORE_FILES)
 
 
 def _given(option: str, value: object) -> tuple[str, ...]:

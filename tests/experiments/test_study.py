@@ -125,7 +125,7 @@ def test_commands_of_a_study_that_trains(files: Path, tmp_path: Path, capsys: py
                  "--seeds", "7", "--device", "cpu") == 0
     start = "--from T/base --set 'train.iterations=[2,2]' --set solver.lr=1"
     labelled = ["stages.infer --run T/{} --aggregate max --ensemble none --split val --device cpu",
-                "stages.evaluate --run T/{} --predictions deconvnet-max --split val"]
+                "stages.evaluate --run T/{} --split val"]
     assert capsys.readouterr().out.replace(str(tmp_path), "T").replace("python -m ", "").splitlines() == [
         "stages.build_proposals --run T/base --recipe tiny --voc-root images",
         f"stages.train --run T/two-seed7 --stage 1 --device cpu {start} --set seed=7",
@@ -149,17 +149,17 @@ def test_commands_of_a_study_that_chooses(files: Path, base: Path, tmp_path: Pat
     assert study(files / "crf.yaml", "--from", tmp_path / "base", "--to", tmp_path / "to", "--dry-run") == 0
     weights = "--weights T/base/stage2/network.safetensors"
     infer = "stages.infer --run T/to/{} --aggregate max --ensemble none{} --split {} " + weights
-    score = "stages.evaluate --run T/to/{} --predictions deconvnet-max{} --split {}"
+    score = "stages.evaluate --run T/to/{} --split {}"
     start = " --from T/base --set crf.iterations={}"
     lines = capsys.readouterr().out.replace(str(tmp_path), "T").replace("python -m ", "").splitlines()
     chosen_on = [line for name, count in (("none", 0), ("two", 2), ("three", 3)) for line in (
-        infer.format(name, " --crf", "train") + start.format(count), score.format(name, "-crf", "train"))]
+        infer.format(name, " --crf", "train") + start.format(count), score.format(name, "train"))]
     assert lines[:6] == chosen_on and lines[6].startswith("# then for none, and for the variant with the highest")
     assert lines[7:] == [
         infer.format("none", "", "val") + start.format(0), infer.format("none", " --crf", "val"),
-        score.format("none", "", "val"), score.format("none", "-crf", "val"),
+        score.format("none", "val"),
         infer.format("CHOSEN", "", "val") + " --from T/base", infer.format("CHOSEN", " --crf", "val"),
-        score.format("CHOSEN", "", "val"), score.format("CHOSEN", "-crf", "val")]
+        score.format("CHOSEN", "val")]
 
 
 def test_the_second_network_of_an_ensemble_is_the_bases_too(base: Path, tmp_path: Path, capsys) -> None:
