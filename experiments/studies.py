@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
+from omegaconf import OmegaConf
 from pydantic import ConfigDict, Field
 
 from deconvnet.evaluation.rows import table_rows
@@ -71,8 +71,8 @@ def load_study(name: str) -> Study:
     if not path.is_file():
         raise UsageError(f"study {name!r}: not one of {', '.join(study_names())}, and not a .yaml file that is there")
     try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content: Any = OmegaConf.to_container(OmegaConf.create(path.read_text(encoding="utf-8")))
+    except Exception as error:  # yaml raises its own family of errors
         raise UserError(f"{path}: not valid YAML: {str(error).splitlines()[0]}; {REMEDY}") from None
     study = checked(Study, content, path, REMEDY)
     _check(study, path)

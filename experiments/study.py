@@ -46,7 +46,8 @@ def main(options: argparse.Namespace) -> None:
         return
     with held(options.to):
         choice, scored = _run(study, runs, bases, options)
-        found = write_record(study, scored, _split(study, scored)) | {"choice": choice, "scored_with": provenance()}
+        found = write_record(study, scored, scored[0].recipe.data.val_split)
+        found |= {"choice": choice, "scored_with": provenance()}
         text = to_markdown(Path(options.name).stem, study, found)
         write_json(options.to / "study.json", {"study": Path(options.name).stem, **found})
         write_text(options.to / "study.md", text)
@@ -74,10 +75,6 @@ def _check(study: Study, runs: Sequence[StudyRun], bases: Sequence[Path], option
         raise UsageError(f"--seeds: study {options.name} trains nothing; give runs of several seeds with --from")
     if any(run.variant.vgg16 for run in runs) and not (options.vgg16 and options.vgg16.is_file()):
         raise UsageError(f"--vgg16 {options.vgg16}: no such file; a variant of this study starts from VGG16's weights")
-
-
-def _split(study: Study, runs: Sequence[StudyRun]) -> str:
-    return runs[0].recipe.data.val_split
 
 
 def _run(study: Study, runs: Sequence[StudyRun], bases: Sequence[Path],

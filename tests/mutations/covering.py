@@ -26,6 +26,7 @@ COVERING = {  # module: its tests' file names (patterns), the quickest to tell f
     "deconvnet/support/interrupts.py": ["test_atomic.py", *TRAIN, "test_interrupts*.py", "test_signals*.py"],
     "deconvnet/models/layer_table.py": ["test_inspect.py"],
     "deconvnet/evaluation/metrics.py": ["test_metrics.py", "test_evaluate.py", "test_reproduce.py"],
+    "deconvnet/evaluation/paired.py": ["test_paired.py", "test_compare.py"],
     "deconvnet/models/deconvnet.py": ["test_deconvnet.py", "test_caffe.py", "test_weights.py"],
     "deconvnet/models/registry.py": ["test_network_files.py", "test_scoring.py", "test_trainer.py"],
     "deconvnet/data/palette.py": ["test_voc.py", "test_evaluate.py"],
@@ -72,6 +73,7 @@ COVERING = {  # module: its tests' file names (patterns), the quickest to tell f
     "stages/merge_sbd.py": ["test_sbd.py"],
     "deconvnet/run_folder.py": ["test_run_folder.py", *TRAIN, *INFER],
     "deconvnet/run_sources.py": ["test_from*.py"],
+    "stages/step_runner.py": ["test_run.py", "test_run_done.py", "test_study.py"],
     "stages/train.py": ["test_free_keys.py", *TRAIN, "test_run_folder.py"],
 }
 
