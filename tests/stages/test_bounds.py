@@ -26,7 +26,8 @@ from experiments.figures import chosen_images
 from experiments.proposal_recall import parse_counts
 from stages.cli import run_command
 
-DEFAULTING = ("experiments.reproduce", "experiments.figures", "experiments.failures", "stages.infer", "stages.evaluate")
+DEFAULTING = ("experiments.compare", "experiments.reproduce", "experiments.figures", "experiments.failures",
+              "stages.infer", "stages.evaluate")
 PATHS = ("../outside", "/tmp/outside", "a/b", "a\\\\b", "..", ".hidden", "", "new\nline", "x" * 201, "nul\0")
 
 
@@ -62,6 +63,7 @@ def splitting(run: Path) -> dict[str, list[object]]:
         "experiments.proposal_recall": ["--voc-root", voc],
         "experiments.window_cost": ["--voc-root", voc],
         "experiments.reproduce": [run],
+        "experiments.compare": [run, run],
         "experiments.figures": [run],
         "experiments.failures": [run, "--prediction", "fcn8s"],
     }
