@@ -140,6 +140,31 @@ class Shared(Schema):
     tensors: list[Text]
 
 
+class ImageScores(Schema):
+    """An image's own scores, of images.json."""
+
+    id: Text
+    pixel_accuracy: Share | None
+    mean_iou: Share | None
+    class_iou: dict[str, Share | None]
+
+
+class ImagesRecord(Schema):
+    """images.json beside label maps."""
+
+    images: list[ImageScores]
+
+
+class FigureRecord(Schema):
+    """One of the figures in RUN/report/figures/figures.json; png, svg: its files' names there."""
+
+    name: Text
+    title: Text
+    caption: str = ""
+    png: PathText | None = None
+    svg: PathText | None = None
+
+
 class NetworkAbout(Schema):
     """The metadata of a network's safetensors file; files of other programs have none."""
 

@@ -1,4 +1,4 @@
-"""`python -m stages.run`: a whole run, from a data set to the table and the figures, step by step; it goes on."""
+"""`python -m stages.run`: a whole run, from a data set to table, figures and report, step by step; it goes on."""
 
 import argparse
 import shlex
@@ -60,7 +60,9 @@ def run_all(run: Path, done: Done) -> None:
           f"sheet of pictures (image, truth, FCN-8s, DeconvNet, ensemble, ensemble + CRF):\n"
           f"  {report / 'sheet.png'}\n"
           f"training curves:\n"
-          f"  {report / 'curves.png'}")
+          f"  {report / 'curves.png'}\n"
+          f"all of it and every image, to look through in a browser:\n"
+          f"  {report / 'report.html'}")
 
 
 def parse() -> argparse.ArgumentParser:
@@ -68,8 +70,8 @@ def parse() -> argparse.ArgumentParser:
     parser = make_parser(
         "stages.run",
         "A whole run: proposals and windows, the trainings of DeconvNet and FCN-8s, label maps and scores of the\n"
-        "table's rows, the table, the figures. Each step is printed as the command that it is. Run again, it goes on\n"
-        "where it stopped and repeats nothing that is done.",
+        "table's rows, the table, the figures, the report. Each step is printed as the command that it is.\n"
+        "Run again, it goes on where it stopped and repeats nothing that is done.",
         "python -m stages.run --recipe tiny --run runs/demo\n"
         "  python -m stages.run --recipe paper --run runs/voc --voc-root data/VOCdevkit --edge-model data/model.yml.gz")
     add_run_arguments(parser)

@@ -27,7 +27,7 @@ from experiments.proposal_recall import parse_counts
 from stages.cli import run_command
 
 DEFAULTING = ("experiments.compare", "experiments.reproduce", "experiments.figures", "experiments.failures",
-              "stages.infer", "stages.evaluate")
+              "experiments.report", "stages.infer", "stages.evaluate")
 PATHS = ("../outside", "/tmp/outside", "a/b", "a\\\\b", "..", ".hidden", "", "new\nline", "x" * 201, "nul\0")
 
 
@@ -65,6 +65,7 @@ def splitting(run: Path) -> dict[str, list[object]]:
         "experiments.reproduce": [run],
         "experiments.compare": [run, run],
         "experiments.figures": [run],
+        "experiments.report": [run],
         "experiments.failures": [run, "--prediction", "fcn8s"],
     }
 

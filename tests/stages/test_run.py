@@ -15,7 +15,7 @@ import pytest
 from deconvnet.data.synthetic import generate
 from deconvnet.recipe_files import load_recipe, save_recipe
 from deconvnet.support.errors import UsageError, UserError
-from experiments import figures, reproduce
+from experiments import figures, report, reproduce
 from stages import build_proposals, evaluate, infer, train
 from stages.cli import run_command
 from stages.run import main, parse
@@ -69,6 +69,7 @@ def test_commands_in_order(commands) -> None:
         *(f"python -m stages.evaluate --run T/run --predictions {row} --split val" for row in ROWS),
         "python -m experiments.reproduce T/run",
         "python -m experiments.figures T/run",
+        "python -m experiments.report T/run",
     ]
 
 
@@ -91,7 +92,8 @@ def test_options_reach_the_commands_that_take_them(commands, tmp_path: Path) -> 
     assert lines[10] == ("python -m stages.evaluate --run T/run --predictions deconvnet-sum --split seen "
                          "--subset-classes 'cat, dog'")
     assert lines[14:] == ["python -m experiments.reproduce T/run --aggregate sum --subset-classes 'cat, dog'",
-                          "python -m experiments.figures T/run --aggregate sum"]
+                          "python -m experiments.figures T/run --aggregate sum",
+                          "python -m experiments.report T/run --aggregate sum --subset-classes 'cat, dog'"]
     both = commands("--vgg16", files[0], "--set", "train.stage2_from=nothing")  # then stage 2 is a start too
     assert [line.partition(" --vgg16 ")[2] for line in both[1:4]] == ["T/vgg.pth"] * 3
 
@@ -117,7 +119,8 @@ def test_every_stage_knows_the_options_it_is_given(commands, tmp_path: Path) -> 
     (tmp_path / "file").touch()
     lines = commands("--vgg16", tmp_path / "file", "--edge-model", tmp_path / "file", "--device", "cpu", "--workers", 2,
                      "--subset-classes", "cat", "--set", "infer.aggregate=mean", "--from", "other", "--recipe", "paper")
-    modules = {module.__name__: module for module in (build_proposals, train, infer, evaluate, reproduce, figures)}
+    started = (build_proposals, train, infer, evaluate, reproduce, figures, report)
+    modules = {module.__name__: module for module in started}
     for _, _, module, *options in map(shlex.split, lines):
         modules[module].parse().parse_args(options)  # exits on an unknown one
     assert {line.split()[2] for line in lines} == {*modules}
@@ -264,16 +267,16 @@ def test_twice_in_a_row_at_the_smallest_size(tmp_path: Path, capfd: pytest.Captu
     assert run(*options) == 0
     first = capfd.readouterr().out
     assert "different tasks" in first and "not run" not in first and "sheet.png" in first
-    assert first.count("\n$ python -m ") == 16 and " is done: " not in first
-    assert "\nstep 1 of 16\n" in first and first.count(" left\n") == 15
-    for name in ("table1.md", "table1.csv", "table1.json", "sheet.png", "curves.png"):
+    assert first.count("\n$ python -m ") == 17 and " is done: " not in first
+    assert "\nstep 1 of 17\n" in first and first.count(" left\n") == 16
+    for name in ("table1.md", "table1.csv", "table1.json", "sheet.png", "curves.png", "report.html"):
         assert (tmp_path / "run" / "report" / name).stat().st_size > 0
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert len([path for path in files if path.match("predictions/*/*/*.png")]) == 5 * 4
     table = (tmp_path / "run/report/table1.csv").read_bytes()
     assert run(*options) == 0
     second = capfd.readouterr().out
-    assert second.count(" is done: python -m ") == 14 and second.count("\n$ python -m ") == 2
+    assert second.count(" is done: python -m ") == 14 and second.count("\n$ python -m ") == 3
     assert {path for path, changed in files.items() if path.stat().st_mtime_ns != changed} == {
         path for path in files if path.parent.name == "report"}
     assert (tmp_path / "run/report/table1.csv").read_bytes() == table
