@@ -147,14 +147,18 @@ function view(card) {
 }
 
 function scores(entry) {
-  const found = [...new Set(entry.class_iou.flatMap((one) => Object.keys(one)))].map(Number).sort((a, b) => a - b);
-  if (!found.length) return [];
+  if (!gallery.scored.length) return [];
+  const found = Object.keys(entry.shows).map(Number);
   const head = make("tr", {}, make("th", { scope: "col" }, "IoU, percent"),
     ...gallery.scored.map((layer) => make("th", { scope: "col" }, gallery.layers[layer])));
   const rows = found.map((label) => make("tr", {},
     make("th", { scope: "row" }, make("span", { class: `swatch label-${label}` }), gallery.classes[label]),
     ...gallery.scored.map((layer) => make("td", {}, percent((entry.class_iou[layer] ?? {})[label])))));
-  return [make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows))];
+  const wrong = gallery.scored.map((layer) => [layer, Object.keys(entry.class_iou[layer] ?? {}).filter(
+    (label) => !(label in entry.shows))]).filter(([, labels]) => labels.length);
+  const told = wrong.map(([layer, labels]) => make("p", {},
+    `${gallery.layers[layer]} also sees, wrongly: ${labels.map((label) => gallery.classes[label]).join(", ")}`));
+  return [make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)), ...told];
 }
 
 function step(by) {
