@@ -1,4 +1,4 @@
-"""Label maps, overlays, probabilities and labels.json of photographs into a folder, by a Segmenter."""
+"""Label maps, overlays, probabilities, labels.json and a report of photographs into a folder, by a Segmenter."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -11,6 +11,7 @@ from deconvnet.inference.label_records import LabelRecords
 from deconvnet.inference.predictions import Prediction, prediction_settings
 from deconvnet.inference.saved_scores import scores_name
 from deconvnet.inference.segmentation import Segmentation
+from deconvnet.reporting.photographs import write_report
 from deconvnet.run_folder import RunFolder, provenance
 from deconvnet.segmenter import ImageLike, Segmenter
 from deconvnet.support.errors import LostWorker, UserError
@@ -33,7 +34,8 @@ class Wanted:
 
 def label_photographs(run: RunFolder, segmenter: Segmenter, files: Mapping[str, Path], folder: Path, wanted: Wanted,
                       on_error: str, workers: int, left_out: Mapping[Path, str]) -> None:
-    """Writes what is wanted of every photograph into a folder of the prediction's name, unless it is there already.
+    """Writes what is wanted of every photograph into a folder of the prediction's name, unless it is there already;
+    and a report of them all.
 
     files: photographs by the names of their label maps. on_error: 'stop' raises UserError for one that cannot be used,
     'skip' logs it and continues. workers: CRF processes. left_out: files left out so far, and why. Raises UserError if
@@ -53,6 +55,9 @@ def label_photographs(run: RunFolder, segmenter: Segmenter, files: Mapping[str, 
             for path, reason in left_out.items():
                 records.leave_out(path, reason)
             _label(segmenter, files, prediction, records, wanted, on_error, workers)
+        used = ", ".join("/".join(Path(path).parts[-2:]) for path in weights)
+        _report(files, prediction, records, {"Labelled by": name, "Weights": used,
+                                             "With": f"commit {record['commit']}, {record['machine']}"})
 
 
 def _label(segmenter: Segmenter, files: Mapping[str, Path], prediction: Prediction, records: LabelRecords,
@@ -84,6 +89,14 @@ def _label(segmenter: Segmenter, files: Mapping[str, Path], prediction: Predicti
         log.warning("%d of %d images were left out; %s names them", len(refused), len(files), records.path)
     if len(refused) == len(files):
         raise UserError(f"none of the {len(files)} images could be used; the first: {refused[0]}")
+
+
+def _report(files: Mapping[str, Path], prediction: Prediction, records: LabelRecords, facts: Mapping[str, str]) -> None:
+    """A page of the photographs that were labelled, by this command or an earlier one."""
+    images = records.labelled(files)
+    path = write_report(prediction.folder, {name: files[name] for name in images}, images, records.class_names, facts,
+                        records.left_out)
+    log.info("to look through in a browser: %s", path)
 
 
 def _missing(segmenter: Segmenter, files: Mapping[str, Path], prediction: Prediction, records: LabelRecords,

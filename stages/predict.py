@@ -27,7 +27,7 @@ def main(options: argparse.Namespace) -> None:
             found = {one: percent(of["share"]) for one, of in images[name]["classes"].items() if one != "background"}
             told = ", ".join(f"{one} {share}" for one, share in found.items())
             print(f"{path}: {told or 'nothing that the network knows'}")
-    print(f"pictures in {folder / 'overlays'}, label maps in {folder}")
+    print(f"pictures in {folder / 'overlays'}, label maps in {folder}; to look through: {folder / 'report.html'}")
 
 
 def percent(share: float) -> str:

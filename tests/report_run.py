@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -37,7 +38,7 @@ def class_iou(row: str, image_id: str) -> float:
     return 100 * (20 - shift) / (20 + shift)
 
 
-def make_run(root: Path) -> Path:
+def make_run(root: Path, classes: list[str] = CLASSES) -> Path:
     """A run of two rows, predicted and scored on four images; the data set is beside it."""
     voc, run = root / "voc", root / "run"
     for name in ("JPEGImages", "ImageSets/Segmentation"):
@@ -52,11 +53,11 @@ def make_run(root: Path) -> Path:
             write_label_png(path, object_labels(image_id, shifts[image_id]))
     (voc / "ImageSets/Segmentation/val.txt").write_text("\n".join(IDS) + "\n")
     recipe = load_recipe("tiny")
-    recipe.data.classes = CLASSES
+    recipe.data.classes = classes
     save_recipe(recipe, run / "recipe.yaml")
     (run / "run.json").write_text(json.dumps({"commit": "abc123", "packages": {}, "machine": "a <i>machine</i>"}))
     (run / "data.json").write_text(json.dumps({"voc_root": str(voc)}))
-    _write_proposals(run, VocFolder(voc, CLASSES))
+    _write_proposals(run, VocFolder(voc, classes))
     assert run_command(evaluate.parse(), evaluate.main, ["--run", str(run)]) == 0
     return run
 
@@ -65,5 +66,21 @@ def _write_proposals(run: Path, voc: VocFolder) -> None:
     parts = ({"size": np.array(SIZES[image_id]), "boxes": BOXES, "scores": np.array([0.9, 0.5, 0.1], np.float32)}
              for image_id in IDS)
     write_rows(run / "proposals/val.h5", IDS, parts, {
-        "format": "proposals", "split": "val", "fingerprint": voc.fingerprint("val"), "classes": CLASSES,
+        "format": "proposals", "split": "val", "fingerprint": voc.fingerprint("val"), "classes": voc.classes,
         "recipe": {}, "shaped_by": {}, "edges": "gradient"})
+
+
+def photographs(root: Path) -> tuple[Path, dict[str, Path], dict[str, dict[str, Any]]]:
+    """Two photographs whose upper left is a cat: the label maps' folder, the files, and what labels.json says."""
+    sizes = {"small": (40, 60), "summer/<i>large": (600, 900)}
+    files, images = {}, {}
+    for number, (name, size) in enumerate(sizes.items()):
+        files[name] = root / f"{number}.jpg"
+        Image.new("L", size[::-1], 90 * number).save(files[name])
+        labels = np.zeros(size, np.uint8)
+        labels[: size[0] // 2, : size[1] // (2 - number)] = 1
+        write_label_png(root / f"labels/{name}.png", labels)
+        share = float(labels.mean())
+        images[name] = {"conversions": ["grey"], "classes": {
+            "background": {"index": 0, "share": 1 - share}, "cat": {"index": 1, "share": share}}}
+    return root / "labels", files, images

@@ -1,6 +1,7 @@
 """labels.json beside the label maps of photographs: what was found in each, how surely, and how long it took."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,11 @@ class LabelRecords:
     def has(self, image_id: str) -> bool:
         """Whether an image's record is there."""
         return _text(image_id) in self.images
+
+    def labelled(self, files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+        """The records of these files by their ids, without those that were left out."""
+        return {image_id: self.images[_text(image_id)] for image_id, path in files.items()
+                if self.has(image_id) and _text(path.resolve()) not in self.left_out}
 
     def add(self, image_id: str, path: Path, result: Segmentation) -> None:
         """An image's record, in place of an earlier one."""

@@ -1,5 +1,6 @@
 """The gallery's data: each image with its label maps, what it shows, and how well each label map fits."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +16,8 @@ class Entry:
 
     size: width and height of the pictures. maps: None where a label map is missing. shows: a class's share of the
     labelled pixels, 0 to 1, by index, largest first. iou: percent, the mean over the image's classes; None where it was
-    not measured. class_iou: percent, by class index. boxes: proposals, best first, in pixels of the pictures.
+    not measured. class_iou: percent, by class index. boxes: proposals, best first, in pixels of the pictures. notes:
+    sentences about it.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Entry:
     iou: list[float | None] = field(default_factory=list)
     class_iou: list[dict[int, float]] = field(default_factory=list)
     boxes: list[list[int]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -43,6 +46,16 @@ class Gallery:
     scored: list[int]
     shown: str
     entries: list[Entry] = field(default_factory=list)
+
+    def counts(self) -> dict[int, int]:
+        """How many images show a class, by its index, background left out."""
+        counts = Counter(label for one in self.entries for label in one.shows)
+        return {label: counts[label] for label in sorted(counts) if label}
+
+    def occurring(self) -> list[int]:
+        """The classes that an image shows or a scored label map has."""
+        scored = (label for one in self.entries for found in one.class_iou for label in found)
+        return sorted({*self.counts(), *scored})
 
 
 def shares(labels: np.ndarray) -> dict[int, float]:

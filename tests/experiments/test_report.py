@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,8 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deconvnet.conventions import VOC_CLASSES
 from deconvnet.data.palette import voc_palette
-from experiments.report import main, parse
+from deconvnet.reporting.gallery import shares
+from deconvnet.support.errors import UserError
+from experiments.report import figures, main, parse
 from stages.cli import run_command
 from tests.report_run import BOXES, CLASS_OF, HOSTILE, IDS, SIZES, class_iou, make_run, object_labels
 
@@ -95,3 +99,74 @@ def test_names_are_text(page: str) -> None:
     assert HOSTILE not in page and "onerror=alert(1)>" not in page and "<b>two" not in page and "<i>machine" not in page
     assert "&lt;script&gt;document.title=" in page and "a &lt;i&gt;machine&lt;/i&gt;" in page
     assert gallery(page)["classes"][2] == HOSTILE
+
+
+def test_the_paper_is_of_another_task(tmp_path: Path) -> None:
+    """With VOC's classes the paper's column stands beside this run's, under a sentence that says so."""
+    run = make_run(tmp_path, VOC_CLASSES)
+    assert report(run, "--subset-classes", "cat,dog") == 0
+    page = unescape((run / "report/report.html").read_text())
+    for sentence in ("The paper's column and this run's are different tasks", "how well the paper was reproduced"):
+        assert sentence in page
+    cells = re.search(r'<th scope="row">DeconvNet</th>(.*?)</tr>', page, re.DOTALL)[1]
+    numbers = re.findall(r"<td(?: class=\"own\")?>([-+\d.]+)</td>", cells)
+    metrics = json.loads((run / "predictions/val/deconvnet-max/metrics.json").read_text())
+    own = 100 * metrics["mean_iou"]
+    assert numbers[:3] == ["69.6", f"{own:.1f}", f"{own - 69.6:+.1f}"]
+    assert "DeconvNet+CRF is not run: python -m stages.infer" in page and "Mean of 2: cat, dog." in page
+
+
+def test_figures(made: Path, tmp_path: Path) -> None:
+    """What experiments.figures lists, as PNG or SVG, whichever is smaller; else the sheet and the curves."""
+    folder = tmp_path / "figures"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"x" * 10)
+    (folder / "a.svg").write_bytes(b"x" * 11)
+    (folder / "b.svg").write_bytes(b"x")
+    for name in ("sheet", "curves"):
+        (tmp_path / f"{name}.png").write_bytes(b"y")
+    assert [one["title"] for one in figures(tmp_path)] == ["Training curves", "Images, truth and label maps, evenly "
+                                                           "spaced in the split's list"]
+    listed = [{"name": "a", "title": "A", "caption": "c", "png": "a.png", "svg": "a.svg"},
+              {"name": "curves", "title": "B", "caption": "", "png": "gone.png", "svg": "b.svg"}]
+    (folder / "figures.json").write_text(json.dumps(listed))
+    assert [(one["title"], one["uri"].partition(";")[0]) for one in figures(tmp_path)][:2] == [
+        ("A", "data:image/png"), ("B", "data:image/svg+xml")]
+    assert len(figures(tmp_path)) == 3  # and the sheet, which is not among those listed
+    for damaged in ("{", "{}", '[{"name": 1}]'):
+        (folder / "figures.json").write_text(damaged)
+        with pytest.raises(UserError, match="figures.json: damaged: .*run experiments.figures again"):
+            figures(tmp_path)
+
+
+def test_void_is_no_class() -> None:
+    assert shares(np.array([[0, 255, 3, 3]], np.uint8)) == {3: 0.6667, 0: 0.3333}
+    assert shares(np.full((2, 2), 255, np.uint8)) == {}
+
+
+def test_without_scores_of_each_image(made: Path, tmp_path: Path) -> None:
+    """As folders are that an earlier version scored."""
+    run = shutil.copytree(made, tmp_path / "run")
+    (run / "predictions/val/fcn8s/images.json").unlink()
+    (run / "predictions/val/deconvnet-max/one.png").unlink()
+    assert report(run) == 0
+    data = gallery((run / "report/report.html").read_text())
+    assert data["scored"] == [2] and data["entries"][0]["maps"][2] is None and data["entries"][0]["iou"][1] is None
+
+
+@pytest.mark.parametrize(("options", "status", "message"), [
+    (("--side", "31"), 2, "--side 31: expected 32 to 4096 pixels"), (("--out", "page.txt"), 2, "ends in .html"),
+    (("--subset-classes", "zebra"), 2, "'zebra'"), (("--split", "none"), 2, "no predictions of this split"),
+    (("--voc-root", "none"), 2, "none: no such folder"),
+])
+def test_errors_are_one_line(made: Path, options: tuple[str, ...], status: int, message: str, capsys) -> None:
+    capsys.readouterr()
+    assert report(made, *options) == status
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and message in line
+
+
+def test_damaged_scores_are_named(made: Path, tmp_path: Path, capsys) -> None:
+    run = shutil.copytree(made, tmp_path / "run")
+    (run / "predictions/val/fcn8s/images.json").write_text("{}")
+    assert report(run) == 1 and "fcn8s/images.json: damaged" in capsys.readouterr().err

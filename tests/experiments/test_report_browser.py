@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from axe_core_python.selenium import Axe
@@ -10,10 +12,11 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
+from deconvnet.reporting.photographs import write_report
 from experiments.report import main, parse
 from stages.cli import run_command
 from tests.browser import asked_for, resize, start
-from tests.report_run import BOXES, CLASSES, HOSTILE, IDS, SHIFT, class_iou, make_run
+from tests.report_run import BOXES, CLASSES, HOSTILE, IDS, SHIFT, class_iou, make_run, photographs
 
 LOOK = """
 const shown = document.activeElement;
@@ -33,9 +36,9 @@ def address(browser: Chrome, tmp_path_factory: pytest.TempPathFactory) -> str:
     return (run / "report/report.html").as_uri()
 
 
-@pytest.fixture
-def page(browser: Chrome, address: str) -> Iterator[Chrome]:
-    """The page, opened anew at the size of a desk's screen; at the end of the test it has said and asked nothing."""
+@contextmanager
+def opened(browser: Chrome, address: str) -> Iterator[Chrome]:
+    """A page, opened anew at the size of a desk's screen; at the end of the test it has said and asked nothing."""
     resize(browser, 1280, 900)
     asked_for(browser), browser.get_log("browser")
     browser.get(address)
@@ -44,7 +47,14 @@ def page(browser: Chrome, address: str) -> Iterator[Chrome]:
     yield browser
     assert browser.get_log("browser") == []
     assert {url.partition(":")[0] for url in asked_for(browser)} <= {"file", "data", "blob"}
-    assert browser.find_element(By.TAG_NAME, "h1").text == "DeconvNet: run" and "taken" not in browser.title
+    assert "taken" not in browser.title
+
+
+@pytest.fixture
+def page(browser: Chrome, address: str) -> Iterator[Chrome]:
+    with opened(browser, address) as page:
+        yield page
+        assert page.find_element(By.TAG_NAME, "h1").text == "DeconvNet: run"
 
 
 def names(page: Chrome) -> list[str]:
@@ -78,8 +88,8 @@ def test_it_shows_every_image_and_the_table(page: Chrome) -> None:
 
 def test_names_are_text(page: Chrome) -> None:
     options = [one.text for one in Select(page.find_element(By.ID, "class")).options]
-    assert options[1:] == CLASSES
-    choose(page, "class", HOSTILE)
+    assert options[1:] == [f"{CLASSES[1]} (2)", f"{HOSTILE} (1)", f"{CLASSES[3]} (1)"]
+    choose(page, "class", f"{HOSTILE} (1)")
     assert names(page) == [IDS[1]] and not page.find_elements(By.CSS_SELECTOR, "[onerror], #cards b, dd i")
     page.find_element(By.CSS_SELECTOR, "#cards button").click()
     assert HOSTILE in page.find_element(By.ID, "viewer-about").text
@@ -87,7 +97,7 @@ def test_names_are_text(page: Chrome) -> None:
 
 
 def test_filter_by_class(page: Chrome) -> None:
-    choose(page, "class", "cat")
+    choose(page, "class", "cat (2)")
     assert names(page) == ["one", "three"]
     assert page.find_element(By.ID, "status").text.startswith("2 of 4 images. The numbers are the IoU of cat")
     assert numbers(page) == pytest.approx([class_iou("deconvnet-max", name) for name in ("one", "three")], abs=0.06)
@@ -98,7 +108,7 @@ def test_filter_by_class(page: Chrome) -> None:
 @pytest.mark.parametrize(("row", "title"), [("fcn8s", "FCN-8s"), ("deconvnet-max", "DeconvNet")])
 def test_order_by_the_iou_of_a_row(page: Chrome, row: str, title: str) -> None:
     """The farther an object's label is shifted, the lower its IoU."""
-    choose(page, "class", "cat")
+    choose(page, "class", "cat (2)")
     choose(page, "order", f"{title}: lowest IoU first")
     assert names(page) == sorted(["one", "three"], key=lambda name: -SHIFT[row][name])
     choose(page, "class", "all images")
@@ -169,16 +179,31 @@ def test_on_a_phone(page: Chrome) -> None:
     assert page.execute_script(over) == 0
 
 
-@pytest.mark.parametrize("opened", [False, True])
-def test_for_a_screen_reader(page: Chrome, opened: bool) -> None:
+@pytest.mark.parametrize("viewing", [False, True])
+def test_for_a_screen_reader(page: Chrome, viewing: bool) -> None:
     """axe-core finds nothing: names, roles, contrast, headings, landmarks."""
-    if opened:
+    if viewing:
         page.find_element(By.CSS_SELECTOR, "#cards button").click()
     page.execute_script("document.querySelectorAll('details').forEach(one => { one.open = true; })")
     found = Axe().run(page)["violations"]
     assert not found, [(one["id"], [node["html"] for node in one["nodes"]]) for one in found]
     card = page.find_element(By.CSS_SELECTOR, "#cards button")
-    if not opened:
+    if not viewing:
         assert re.match(r"one IoU [\d.]+ \(truth: cat 17 %\)", card.accessible_name), card.accessible_name
         assert page.find_element(By.ID, "opacity").accessible_name.startswith("Opacity")
         assert page.find_element(By.ID, "status").aria_role == "status"
+
+
+def test_photographs(browser: Chrome, tmp_path: Path) -> None:
+    """A report of photographs has no truth and no IoU: classes and their areas."""
+    folder, files, images = photographs(tmp_path)
+    address = write_report(folder, files, images, CLASSES, {"Labelled by": HOSTILE}, {"x": HOSTILE}).as_uri()
+    with opened(browser, address) as page:
+        assert names(page) == ["small", "summer/<i>large"] and HOSTILE in page.find_element(By.TAG_NAME, "dl").text
+        assert [one.text for one in page.find_elements(By.CSS_SELECTOR, ".shows")] == ["cat 25 %", "cat 50 %"]
+        choose(page, "class", "cat (2)")
+        choose(page, "order", "area of the class, largest first")
+        assert names(page) == ["summer/<i>large", "small"]
+        page.find_element(By.CSS_SELECTOR, "#cards button").click()
+        assert page.find_element(By.ID, "viewer-about").text == "shows: cat 50 %; grey"
+        assert not Axe().run(page)["violations"]

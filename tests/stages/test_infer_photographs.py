@@ -143,6 +143,9 @@ def test_what_is_left_out_is_named(folder: Path, mine: Path, tmp_path: Path, cap
     cut.write_bytes(saved(Image.fromarray(smooth()), "JPEG"))
     assert infer(folder, *wanted) == 0 and set(record(out / "fcn8s")["left_out"]) == {str(mine / "summer/a.png")}
     assert "summer/cut" in record(out / "fcn8s")["images"]
+    report = (out / "fcn8s/report.html").read_text(encoding="utf-8")
+    assert f"to look through in a browser: {out / 'fcn8s/report.html'}" in caplog.messages
+    assert all(f'"name":"{name}"' in report for name in ("a", "summer/a", "summer/cut")) and "Left out: 1" in report
     (tmp_path / "only.jpg").write_bytes(b"nothing")
     capsys.readouterr()
     refused(capsys, infer(folder, *ALONE, "--images", tmp_path / "only.jpg", "--on-error", "skip", "--out", out), 1,

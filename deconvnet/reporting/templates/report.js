@@ -74,9 +74,10 @@ function draw(frame, entry) {
 const cards = gallery.entries.map((entry) => {
   const frame = frameOf(entry);
   const score = make("span", { class: "score" });
-  const shows = make("span", { class: "unseen" }, `(${gallery.shown}: ${shownBy(entry)})`);
+  const shows = gallery.scored.length ? make("span", { class: "unseen" }, `(${gallery.shown}: ${shownBy(entry)})`)
+    : make("span", { class: "shows" }, shownBy(entry));
   const button = make("button", { type: "button", class: "card", title: shownBy(entry) }, frame,
-    make("span", { class: "caption" }, make("span", { class: "name" }, entry.name), " ", score, shows));
+    make("span", { class: "caption" }, make("span", { class: "name" }, entry.name), " ", score), shows);
   const item = make("li", {}, button);
   item.style.setProperty("--ratio", (entry.size[0] / entry.size[1]).toFixed(4));
   return { entry, item, button, frame, score, near: false };
@@ -130,7 +131,7 @@ function view(card) {
   viewed = card;
   const { entry } = card;
   byId("viewer-title").textContent = entry.name;
-  byId("viewer-about").textContent = `${gallery.shown}: ${shownBy(entry)}`;
+  byId("viewer-about").textContent = [`${gallery.shown}: ${shownBy(entry)}`, ...entry.notes].join("; ");
   const titled = [["photograph", null], ...gallery.layers.map((title, layer) => [title, layer])];
   byId("pictures").replaceChildren(...titled.map(([title, layer]) => {
     const frame = frameOf(entry);
