@@ -59,3 +59,12 @@ def test_every_colour_of_a_label_map_is_kept() -> None:
     pixels = np.array(opened(labels_uri(labels, 16)).convert("RGBA"))
     np.testing.assert_array_equal(pixels[..., :3][labels > 0], voc_palette()[1:])
     assert pixels[0, 0, 3] == 0 and (pixels[..., 3][labels > 0] == 255).all()
+
+
+def test_shrunk_labels_are_labels_of_the_map() -> None:
+    """Those in the middle of each picture's pixel: a mixture of two labels would be a third."""
+    labels = np.random.default_rng(0).choice([0, 7, 200], (30, 60)).astype(np.uint8)
+    pixels = np.array(opened(labels_uri(labels, 20)).convert("RGBA"))
+    expected = labels[1::3, 1::3]
+    np.testing.assert_array_equal(pixels[..., :3][expected > 0], voc_palette()[expected[expected > 0]])
+    np.testing.assert_array_equal(pixels[..., 3] > 0, expected > 0)
