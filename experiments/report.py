@@ -116,20 +116,19 @@ def step_times(run: Path) -> list[tuple[str, str]]:
 
 
 def figures(report: Path) -> list[dict[str, str]]:
-    """Title, caption and data URI of what experiments.figures has drawn, a PNG or an SVG, whichever is smaller."""
+    """Title, caption and data URI of what experiments.figures has drawn, a PNG or an SVG, whichever is smaller.
+
+    Without a list of them: the sheet and the curves. Raises UserError for a damaged list.
+    """
     folder, found = report / "figures", []
-    listed = _listed(folder / "figures.json")
-    for one in listed:
+    for one in _listed(folder / "figures.json"):
         files = [folder / name for name in (one.png, one.svg) if name and (folder / name).is_file()]
         if files:
             uri = file_uri(min(files, key=lambda path: path.stat().st_size))
             found.append({"title": one.title, "caption": one.caption, "uri": uri})
     plain = {"curves": "Training curves", "sheet": "Images, truth and label maps, evenly spaced in the split's list"}
-    for name, title in plain.items():
-        path = report / f"{name}.png"
-        if path.is_file() and name not in {one.name for one in listed}:
-            found.append({"title": title, "caption": "", "uri": file_uri(path)})
-    return found
+    there = {title: report / f"{name}.png" for name, title in plain.items() if (report / f"{name}.png").is_file()}
+    return found or [{"title": title, "caption": "", "uri": file_uri(path)} for title, path in there.items()]
 
 
 def _listed(path: Path) -> list[FigureRecord]:
