@@ -17,6 +17,7 @@ from deconvnet.reporting.page import write_page
 from deconvnet.reporting.pictures import file_uri
 from deconvnet.schemas import FigureRecord, StepsRecord, checked, read_json
 from deconvnet.support.errors import UsageError, UserError
+from experiments.gallery import read_gallery
 from experiments.paper_comparison import (
     DIFFERENT_TASKS,
     HOW_DIFFERENT,
@@ -25,7 +26,6 @@ from experiments.paper_comparison import (
     add_table_arguments,
     read_comparison,
 )
-from experiments.gallery import read_gallery
 from stages.cli import make_parser, run_command
 
 log = logging.getLogger(__name__)
