@@ -33,9 +33,10 @@ def start(folder: Path) -> Iterator[Chrome]:
 
 
 def asked_for(driver: Chrome) -> list[str]:
-    """The addresses that were asked for since the last call."""
+    """The addresses that pages from the disk asked for since the last call; the browser's own start page is another."""
     messages = [json.loads(line["message"])["message"] for line in driver.get_log("performance")]
-    return [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
+    asked = [one["params"] for one in messages if one["method"] == "Network.requestWillBeSent"]
+    return [one["request"]["url"] for one in asked if one["documentURL"].startswith("file:")]
 
 
 def resize(driver: Chrome, width: int, height: int, phone: bool = False) -> None:
