@@ -57,10 +57,12 @@ def run_all(run: Path, done: Done) -> None:
     run_plans([done])
     print(f"\nthe whole run in {duration(time.monotonic() - started)}; the table above is also in\n"
           f"  {report / 'table1.md'} (and .csv, .json)\n"
-          f"sheet of pictures (image, truth, FCN-8s, DeconvNet, ensemble, ensemble + CRF):\n"
+          f"sheet of pictures (image, truth, and the label maps of each row):\n"
           f"  {report / 'sheet.png'}\n"
           f"training curves:\n"
           f"  {report / 'curves.png'}\n"
+          f"the paper's figures, as PNG and SVG:\n"
+          f"  {report / 'figures'}\n"
           f"all of it and every image, to look through in a browser:\n"
           f"  {report / 'report.html'}")
 

@@ -32,7 +32,7 @@ class ImageScorer:
         self.kind, self.weights, self.recipe, self.device_name = kind, weights, recipe, device
 
     def __getstate__(self) -> dict[str, object]:
-        own = {name: value for name, value in vars(self).items() if name != "_opened"}
+        own = {name: value for name, value in vars(self).items() if name != "opened"}
         return own | {"weights": self.weights.resolve()}  # another process may work in another folder
 
     @property
@@ -54,10 +54,11 @@ class ImageScorer:
         """Reads the weights. Raises UserError for a file that is no network of this recipe, UsageError for a device
         that is not there, or that does not run this file.
         """
-        _ = self._opened
+        _ = self.opened
 
     @cached_property
-    def _opened(self) -> "tuple[nn.Module, torch.device]":
+    def opened(self) -> "tuple[nn.Module, torch.device]":
+        """The network in evaluation mode, on its device. Raises as open() does."""
         from deconvnet.models.network_files import load_network
         from deconvnet.models.onnx_files import SUFFIX
         from deconvnet.runtime import choose_device, prepare
@@ -78,7 +79,7 @@ class ImageScorer:
         """
         from deconvnet.inference.scoring import score_image, score_windows, scoring_windows
 
-        model, device = self._opened
+        model, device = self.opened
         if self.sees_windows:
             windows = scoring_windows(boxes(), self.recipe)
             if not len(windows):

@@ -1,5 +1,7 @@
 """From an image to a score map: over windows, as DeconvNet (section 5), or over the whole image, as FCN."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -35,14 +37,21 @@ def score_windows(model: nn.Module, image: np.ndarray, windows: np.ndarray, reci
     keys = recipe.infer
     height, width = image.shape[:2]
     total = Aggregation(len(recipe.data.classes), height, width, keys.aggregate, keys.outside, device)
-    fill = outside_value(recipe.windows)
+    for window, scores in window_scores(model, image, windows, recipe, device):
+        total.add(scores, window, keys.resize)
+    return total.result()
+
+
+@torch.inference_mode()
+def window_scores(model: nn.Module, image: np.ndarray, windows: np.ndarray, recipe: Recipe,
+                  device: torch.device) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Each window with its own scores, float32 C x S x S on the device, before they are aggregated."""
+    keys, fill = recipe.infer, outside_value(recipe.windows)
     for first in range(0, len(windows), keys.window_batch):
         batch = windows[first : first + keys.window_batch]
         pictures = torch.stack([resize_picture(cut(image, window, fill), recipe.network.input, keys.resize)
                                 for window in batch])
-        for window, scores in zip(batch, forward(model, pictures, recipe, device), strict=True):
-            total.add(scores, window, keys.resize)
-    return total.result()
+        yield from zip(batch, forward(model, pictures, recipe, device), strict=True)
 
 
 @torch.inference_mode()

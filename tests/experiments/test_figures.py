@@ -11,7 +11,10 @@ from PIL import Image
 
 from deconvnet.data.palette import voc_palette, write_label_png
 from deconvnet.recipe_files import load_recipe, save_recipe
-from experiments.figures import SheetRow, curves, evenly_spaced, main, parse, read_log, sheet
+from experiments.figures import main, parse
+from experiments.pictures.sheet import SheetRow, evenly_spaced, sheet
+from experiments.pictures.style import save
+from experiments.pictures.training import curves, read_log, read_logs
 from stages.cli import run_command
 
 CLASSES = ["background", "cat", "dog", "cow"]
@@ -20,6 +23,10 @@ LOG = "iteration,rate,loss,pixel_accuracy,validation_loss,validation_accuracy,va
 
 def figures(*arguments: object) -> int:
     return run_command(parse(), main, list(map(str, arguments)))
+
+
+def sheet_of(*arguments: object) -> int:
+    return figures(*arguments, "--only", "sheet,curves")
 
 
 def colours(path: Path) -> dict[tuple[int, int, int], np.ndarray]:
@@ -50,10 +57,11 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_columns_stand_in_the_order_of_the_headings(tmp_path: Path) -> None:
-    headings = ("truth", "FCN-8s", "DeconvNet")
-    labels = {name: np.full((40, 60), label, np.uint8) for label, name in enumerate(headings, 1)}
-    rows = [SheetRow(name, np.full((40, 60, 3), (250, 130, 10), np.uint8), labels) for name in ("first", "second")]
-    sheet(rows, CLASSES, tmp_path / "sheet.png")
+    truth, *maps = (np.full((40, 60), label, np.uint8) for label in (1, 2, 3))
+    labels = dict(zip(("FCN-8s", "DeconvNet"), maps, strict=True))
+    rows = [SheetRow(name, np.full((40, 60, 3), (250, 130, 10), np.uint8), truth, labels, dict.fromkeys(labels, 0.5))
+            for name in ("first", "second")]
+    save(sheet(rows, CLASSES), tmp_path / "sheet.png")
     found, palette = colours(tmp_path / "sheet.png"), voc_palette()
     wide = Image.open(tmp_path / "sheet.png").width
     order = [(250, 130, 10), *(tuple(map(int, palette[label])) for label in (1, 2, 3))]
@@ -63,15 +71,15 @@ def test_columns_stand_in_the_order_of_the_headings(tmp_path: Path) -> None:
 
 
 def test_only_what_occurs_is_in_the_legend(tmp_path: Path) -> None:
-    row = SheetRow("one", np.zeros((40, 60, 3), np.uint8), {"truth": np.array([[1, 255]], np.uint8)})
-    sheet([row], CLASSES, tmp_path / "sheet.png")
+    row = SheetRow("one", np.zeros((40, 60, 3), np.uint8), np.array([[1, 255]], np.uint8), {}, {})
+    save(sheet([row], CLASSES), tmp_path / "sheet.png")
     found, palette = colours(tmp_path / "sheet.png"), voc_palette()
     assert tuple(map(int, palette[1])) in found and tuple(map(int, palette[255])) in found  # void in VOC's cream
     assert tuple(map(int, palette[2])) not in found
 
 
 def test_the_command_leaves_out_rows_that_were_not_run(run: Path, capsys: pytest.CaptureFixture) -> None:
-    assert figures(run, "--images", "2") == 0
+    assert figures(run, "--images", "2", "--only", "sheet") == 0
     assert "2 of 6 images of val" in capsys.readouterr().out
     found, palette = colours(run / "report/sheet.png"), voc_palette()
     middles = [np.median(found[tuple(map(int, palette[label]))]) for label in (1, 2, 3)]
@@ -79,7 +87,7 @@ def test_the_command_leaves_out_rows_that_were_not_run(run: Path, capsys: pytest
     assert middles == pytest.approx([1.5 * wide / 4, 2.5 * wide / 4, 3.5 * wide / 4], abs=wide / 20)
     assert not (run / "report/curves.png").exists()
     first = (run / "report/sheet.png").read_bytes()
-    assert figures(run, "--images", "01,04") == 0
+    assert figures(run, "--images", "01,04", "--only", "sheet") == 0
     assert (run / "report/sheet.png").read_bytes() == first  # 2 of 6 are these; the same pictures, the same bytes
 
 
@@ -87,25 +95,25 @@ def test_curves_are_written_beside_the_sheet(run: Path, tmp_path: Path) -> None:
     for name in ("stage1", "stage2", "fcn8s"):
         (run / name).mkdir()
         (run / name / "log.csv").write_text(LOG + "20,0.01,2.5,0.3,,,,90\n40,0.01,2.0,0.4,2.2,0.35,0.1,90\n")
-    assert figures(run, "--out", tmp_path / "pictures/all.png") == 0
+    assert sheet_of(run, "--out", tmp_path / "pictures/all.png") == 0
     assert Image.open(tmp_path / "pictures/curves.png").width > 900  # DeconvNet's and FCN's beside each other
     log = read_log(run / "stage1/log.csv")
     np.testing.assert_array_equal(log["validation_accuracy"], [np.nan, 0.35])
     assert log["loss"].tolist() == [2.5, 2.0]
 
 
-def test_curves_show_what_the_logs_say(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_curves_show_what_the_logs_say(run: Path) -> None:
     """Stage 2 goes on where stage 1 ended; a dot is what was validated."""
-    for name, loss in (("stage1", 2.0), ("stage2", 1.0)):
+    for name, loss, rate in (("stage1", 2.0, 0.1), ("stage2", 1.0, 0.01)):
         (run / name).mkdir()
-        (run / name / "log.csv").write_text(LOG + f"20,0.01,{loss},0.3,,,,90\n40,0.01,{loss},0.4,2.25,0.35,0.1,90\n")
-    shown = []
-    monkeypatch.setattr("experiments.figures._save", lambda figure, path: shown.append(figure))
-    curves(run, load_recipe("tiny"), run / "curves.png")
-    loss, accuracy = ([(line.get_xdata().tolist(), line.get_ydata().tolist()) for line in axis.lines
-                       if len(line.get_xdata()) and "stage" in line.get_label()] for axis in shown[0].axes)
-    assert loss == [([20, 40], [2, 2]), ([40], [2.25]), ([60, 80], [1, 1]), ([80], [2.25])]
-    assert accuracy == [([20, 40], [0.3, 0.4]), ([40], [0.35]), ([60, 80], [0.3, 0.4]), ([80], [0.35])]
+        first, second = f"20,{rate},{loss},0.3,,,,90", f"40,{rate},{loss},0.4,2.25,0.35,0.1,90"
+        (run / name / "log.csv").write_text(LOG + f"{first}\n{second}\n")
+    axes = curves(read_logs(run, load_recipe("tiny"))).axes
+    lines = [[(line.get_xdata().tolist(), line.get_ydata().tolist()) for line in axis.lines
+              if line.get_linestyle() != ":" and len(line.get_xdata())] for axis in axes]
+    assert lines[0] == [([20, 40], [2, 2]), ([40], [2.25]), ([60, 80], [1, 1]), ([80], [2.25])]
+    assert lines[1] == [([20, 40], [0.3, 0.4]), ([40], [0.35]), ([60, 80], [0.3, 0.4]), ([80], [0.35])]
+    assert lines[2] == [([20, 40], [0.1, 0.1]), ([60, 80], [0.01, 0.01])]
 
 
 def test_another_split_and_aggregation(run: Path, capsys: pytest.CaptureFixture) -> None:
@@ -114,7 +122,7 @@ def test_another_split_and_aggregation(run: Path, capsys: pytest.CaptureFixture)
     write_label_png(run / "predictions/part/deconvnet-sum-fcn-crf/02.png", np.full((40, 60), 2, np.uint8))
     write_label_png(run / "predictions/part/deconvnet-max-fcn-crf/02.png", np.full((40, 60), 3, np.uint8))
     for aggregate, label, other in (("sum", 2, 3), ("max", 3, 2)):
-        assert figures(run, "--split", "part", "--aggregate", aggregate) == 0
+        assert figures(run, "--split", "part", "--aggregate", aggregate, "--only", "sheet") == 0
         assert "1 of 1 images of part" in capsys.readouterr().out
         found, palette = colours(run / "report/sheet.png"), voc_palette()
         assert tuple(map(int, palette[label])) in found and tuple(map(int, palette[other])) not in found
