@@ -102,7 +102,7 @@ def draw_figures(shown: "ShownRun", names: list[str], folder: Path, all_needed: 
     for name in progress(names, desc="figures", unit="figure", disable=None):
         try:
             with styled():
-                drawn: Drawn = import_module(f"experiments.pictures.{FIGURES[name]}").draw(shown)
+                drawn: Drawn = import_module(f"experiments.pictures.{name}").draw(shown)
         except NotThere as error:
             if all_needed:
                 raise

@@ -17,7 +17,7 @@ from deconvnet.recipe import Recipe
 SHARES = {
     "build": 23.0, "stage1": 150.0, "stage2": 220.0, "fcn8s": 80.0,
     "FCN-8s": 6.0, "DeconvNet": 9.0, "DeconvNet+CRF": 9.0, "EDeconvNet": 4.0, "EDeconvNet+CRF": 9.0,
-    "evaluate": 1.0, "reproduce": 3.0, "figures": 4.0, "report": 6.0,
+    "evaluate": 1.0, "reproduce": 3.0, "figures": 20.0, "report": 6.0,
 }
 TABLE_AGGREGATE = "max"  # of experiments.reproduce, figures and report where none is named
 

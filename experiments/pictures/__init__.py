@@ -1,7 +1,7 @@
 """The figures of a run, one file each; `python -m experiments.figures` draws them.
 
 A figure's file has `draw(shown)`, which reads a run (shown.py) and returns a Drawn. What is measured stands in
-functions of its own, apart from the drawing. A new one needs its file, and a line here.
+functions of its own, apart from the drawing. A new one needs its file, and its name here.
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-FIGURES = {  # name: its file in this folder; in the order in which a report shows them
-    "comparison": "comparison",
-    "class_iou": "class_iou",
-    "confusion": "confusion",
-    "training": "training",
-}
+FIGURES = (  # the names of their files in this folder, in the order in which a report shows them
+    "comparison", "activations", "probabilities", "proposals_added", "proposals_curve", "windows", "unpooling",
+    "class_iou", "confusion", "balance", "proposal_recall", "training",
+)
 
 
 @dataclass(frozen=True)

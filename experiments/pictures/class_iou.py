@@ -43,5 +43,5 @@ def bars(values: dict[str, np.ndarray], means: dict[str, float], classes: list[s
         axis.grid(True, axis="x")
         axis.set_axisbelow(True)
     figure.legend(*axis.get_legend_handles_labels(), title="mean IoU in brackets", loc="outside lower center",
-                  ncols=len(values))
+                  ncols=3)
     return figure

@@ -6,7 +6,7 @@ import numpy as np
 
 from experiments.pictures import Drawn
 from experiments.pictures.grid import GridRow, Panel, picture_grid
-from experiments.pictures.shown import ShownRun
+from experiments.pictures.shown import NotThere, ShownRun
 from experiments.pictures.style import coloured, errors, percent
 
 EACH = 3  # images of a group
@@ -21,7 +21,7 @@ GROUPS: dict[str, Measure] = {
 
 
 def draw(shown: ShownRun) -> Drawn:
-    """The figure. Raises NotThere unless the four rows are there."""
+    """The figure. Raises NotThere unless the four rows are there and differ."""
     shown.require(*COLUMNS)
     iou = {title: shown.image_iou(title) for title in COLUMNS}
     found = groups(iou["FCN-8s"], iou["DeconvNet"], iou["EDeconvNet"], EACH)
@@ -32,6 +32,8 @@ def draw(shown: ShownRun) -> Drawn:
                          for image_id, index in zip(ids, chosen, strict=True)}
         for index in chosen:
             rows.append(_row(shown, index, iou, name if index == chosen[0] else ""))
+    if not rows:
+        raise NotThere("the rows have the same mean IoU in every image: train longer, or compare on another split")
     occurring = sorted({label for index in (index for chosen in found.values() for index in chosen)
                         for label in _labels(shown, shown.image_ids[index])})
     figure = picture_grid(rows, ["image", "truth", "FCN-8s", "DeconvNet", "EDeconvNet", "EDeconvNet\n+CRF",

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from deconvnet.evaluation.metrics import ConfusionMatrix
 from experiments.pictures import Drawn
-from experiments.pictures.shown import ShownRun
+from experiments.pictures.shown import NotThere, ShownRun
 from experiments.pictures.style import percent
 
 
@@ -14,6 +14,8 @@ def draw(shown: ShownRun) -> Drawn:
     shown.require()
     title, confusion = best_row({title: confusion for title, (confusion, _) in shown.measured.items()})
     kept, shares = true_class_shares(confusion.counts)
+    if not kept:
+        raise NotThere(f"{shown.data} have nothing but void in their masks; another split (--split) may have more")
     names = [shown.classes[label] for label in kept]
     return Drawn(matrix(shares, names, title), "Which class is taken for which",
                  f"Confusion matrix of {title}, the row of the highest mean IoU ({percent(confusion.mean_iou())}), "

@@ -99,13 +99,22 @@ class ShownRun:
         confusion.add(labels, truth, name)
         return confusion.mean_iou()
 
-    def best_image(self, title: str = "DeconvNet") -> str:
-        """The image that --image names, else the one of the highest mean IoU of its own in a row. Raises NotThere."""
-        return self.image or self.image_ids[int(np.nan_to_num(self.image_iou(title), nan=-1).argmax())]
+    def best_image(self) -> str:
+        """The image that --image names; else, of those with objects of several classes (of all, where none has them),
+        the one of the highest mean IoU of its own by DeconvNet. Raises NotThere.
+        """
+        if self.image:
+            return self.image
+        several = (self.class_pixels[:, 1:] > 0).sum(1) > 1
+        iou = np.nan_to_num(self.image_iou("DeconvNet"), nan=-1)
+        return self.image_ids[int(np.where(several | ~several.any(), iou, -2).argmax())]
 
-    def best_image_rule(self, title: str = "DeconvNet") -> str:
+    @property
+    def best_image_rule(self) -> str:
         """How best_image chose, in a caption's words."""
-        return "named with --image" if self.image else f"of {self.data} the one that {title} labels best by mean IoU"
+        return "named with --image" if self.image else (
+            f"of {self.data}, among those with objects of several classes, the one that DeconvNet labels best by mean "
+            "IoU")
 
     @cached_property
     def class_pixels(self) -> np.ndarray:

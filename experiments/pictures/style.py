@@ -76,3 +76,9 @@ def save(figure: Figure, path: Path) -> None:
     dpi = min(DPI, MOST_SIDE / max(figure.get_size_inches()))
     with atomic_write(path) as temporary, styled():
         figure.savefig(temporary, format=kind, metadata=about, dpi=dpi)
+
+
+def heated(values: np.ndarray, least: float, most: float) -> np.ndarray:
+    """A map (float H x W) from dark (least) to bright (most): RGB uint8 H x W x 3."""
+    shares = (values - least) / (most - least) if most > least else np.zeros_like(values)
+    return matplotlib.colormaps["inferno"](np.clip(shares, 0, 1), bytes=True)[..., :3]

@@ -88,7 +88,9 @@ OPTIONS: dict[Command, dict[str, list[str]]] = {
     REPRODUCE: {"--split": STRANGE, "--aggregate": STRANGE, "--subset-classes": [*STRANGE, "cat,cat"], "--out": PATHS,
                 "--server-result": [*STRANGE, *(f"deconvnet-max={path}" for path in PATHS)]},
     FIGURES: {"--split": STRANGE, "--aggregate": STRANGE, "--images": [*NUMBERS, *STRANGE, "val_000000,val_000000"],
-              "--out": [*PATHS, "x.png", "x" * 300 + ".png"], "--voc-root": PATHS},
+              "--out": [*PATHS, "x.png", "x" * 300 + ".png"], "--voc-root": PATHS, "--to": PATHS,
+              "--only": ["windows", "activations,unpooling", ",", *STRANGE], "--image": ["val_000001", *STRANGE],
+              "--classes": ["cat", "cat,cat", ",", *STRANGE], "--curve-images": NUMBERS},
     ("experiments.synthetic_voc", "{work}/new", "--train", "1", "--val", "1", "--side", "96"): {
         name: [text for text in NUMBERS if text != "4097"] for name in ("--train", "--val", "--seed", "--side")},
     ("experiments.proposal_recall", "--voc-root", VOC, "--split", "val"): {

@@ -278,5 +278,5 @@ def test_twice_in_a_row_at_the_smallest_size(tmp_path: Path, capfd: pytest.Captu
     second = capfd.readouterr().out
     assert second.count(" is done: python -m ") == 14 and second.count("\n$ python -m ") == 3
     assert {path for path, changed in files.items() if path.stat().st_mtime_ns != changed} == {
-        path for path in files if path.parent.name == "report"}
+        path for path in files if path.parent.name in ("report", "figures")}
     assert (tmp_path / "run/report/table1.csv").read_bytes() == table
