@@ -54,7 +54,7 @@ def main(options: argparse.Namespace) -> None:
                 raise
     names = [name for name in FIGURES if name in wanted]
     if names:
-        draw_figures(shown, names, options.to or options.run / "report" / "figures", bool(options.only))
+        draw_figures(shown, names, options.to or options.run / "report" / "figures", bool(options.only), options.png)
 
 
 def _check_names(options: argparse.Namespace, image_ids: list[str], classes: list[str]) -> None:
@@ -89,16 +89,16 @@ def draw_curves(shown: "ShownRun", path: Path) -> None:
     print(f"wrote {path}")
 
 
-def draw_figures(shown: "ShownRun", names: list[str], folder: Path, all_needed: bool) -> None:
+def draw_figures(shown: "ShownRun", names: list[str], folder: Path, all_needed: bool, png_only: bool) -> None:
     """Writes NAME.png, NAME.svg and NAME.json of each figure into a folder, and the list of them, figures.json.
 
     A figure whose inputs are not there is left out, with a line in the log; where all_needed, that is an error. What
-    an earlier call listed of other figures stays in the list.
+    an earlier call listed of other figures stays in the list. png_only: neither SVG nor JSON nor list.
     """
     from experiments.pictures.shown import NotThere
-    from experiments.pictures.style import styled
+    from experiments.pictures.style import save, styled
 
-    index = _read_index(folder / "figures.json")
+    index, done = _read_index(folder / "figures.json"), 0
     for name in progress(names, desc="figures", unit="figure", disable=None):
         try:
             with styled():
@@ -109,10 +109,14 @@ def draw_figures(shown: "ShownRun", names: list[str], folder: Path, all_needed: 
             index.pop(name, None)
             log.info("figure %s is left out: %s", name, error)
             continue
-        index[name] = write_figure(name, drawn, folder)
-    write_json(folder / "figures.json", [index[name] for name in FIGURES if name in index])
-    print(f"wrote {folder}: {len(names)} figures asked for, {sum(name in index for name in names)} drawn; figures.json "
-          "lists them")
+        done += 1
+        if png_only:
+            save(drawn.figure, folder / f"{name}.png")
+        else:
+            index[name] = write_figure(name, drawn, folder)
+    if not png_only:
+        write_json(folder / "figures.json", [index[name] for name in FIGURES if name in index])
+    print(f"wrote {folder}: {done} of {len(names)} figures{'' if png_only else '; figures.json lists them'}")
 
 
 def write_figure(name: str, drawn: Drawn, folder: Path) -> dict[str, str]:
@@ -174,6 +178,7 @@ def parse() -> argparse.ArgumentParser:
     parser.add_argument("--curve-images", type=int, default=40, metavar="N",
                         help="how many images, evenly spaced, the curve of proposals is measured on (default: 40)")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="of the figures (default: RUN/report/figures)")
+    parser.add_argument("--png", action="store_true", help="for a page: the figures' PNGs alone, no SVG, JSON or list")
     parser.add_argument("--voc-root", type=Path, metavar="FOLDER", help="VOC-layout folder (default: the run's own)")
     parser.add_argument("--split", help="split that was predicted (default: the recipe's validation split)")
     parser.add_argument("--aggregate", choices=("max", "sum", "mean"), default="max", help="default: max")

@@ -10,7 +10,7 @@ from deconvnet.evaluation.metrics import or_none
 from experiments.pictures import Drawn
 from experiments.pictures.grid import GridRow, Panel, picture_grid
 from experiments.pictures.object_window import ObjectWindow, object_window
-from experiments.pictures.shown import ShownRun
+from experiments.pictures.shown import ShownRun, class_iou
 from experiments.pictures.style import coloured, heated, percent
 
 if TYPE_CHECKING:
@@ -30,21 +30,22 @@ def draw(shown: ShownRun) -> Drawn:
     chosen = {name: strongest(own) for name, own in maps.items()}
     name = shown.classes[found.class_index]
     probability = softmax(scores)[found.class_index]
-    iou = shown.iou_of(labels, found.labels, found.image_id)
+    iou = class_iou(labels, found.labels, found.class_index)
     numbers = {"image": found.image_id, "window": found.window.tolist(), "class": name,
                "strongest": {layer: {"channel": index, "energy": float(np.square(maps[layer][index]).sum()),
                                      "side": maps[layer].shape[1]} for layer, index in chosen.items()},
-               "window_iou": or_none(iou)}
+               "class_iou": or_none(iou)}
     rows = _rows(found, {layer: maps[layer][index] for layer, index in chosen.items()}, scores[found.class_index],
                  probability, labels, name, percent(iou))
     occurring = sorted({*np.unique(labels).tolist(), *np.unique(found.labels).tolist()})
     return Drawn(picture_grid(rows, legend=occurring, classes=shown.classes, cell=1.3),
                  "Activations from coarse to fine (the paper's Figure 4)",
-                 f"The window of the largest object ({name}) of image {found.image_id}, {found.rule}. Of each layer of "
-                 "the deconvolution network the channel with the most energy (sum of squares over the map), after "
+                 f"The window of the largest object ({name}) of image {found.image_id} ({found.rule}). Of each layer "
+                 "of the deconvolution network the channel with the most energy (sum of squares over the map), after "
                  "batch normalisation and ReLU, from dark (0) to bright (its maximum); below each its side in pixels. "
                  "Unpooling places activations at the switches, so its maps are sparse; the deconvolutions after it "
-                 f"fill them. Then the score map of {name} (all scores, dark to bright) and the labels.", numbers)
+                 f"fill them. Then the score map of {name} (all scores, dark to bright), its probability, and the "
+                 "labels with the IoU of this class in the window.", numbers)
 
 
 def forward_maps(shown: ShownRun, found: ObjectWindow) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -102,7 +103,7 @@ def _rows(found: ObjectWindow, maps: dict[str, np.ndarray], score: np.ndarray, p
     first = [Panel(found.picture, f"window, {side} x {side}"), _map(COARSEST, maps), None, None]
     last = [Panel(heated(score, score.min(), score.max()), f"score map, {name}"),
             Panel(heated(probability, 0, 1), f"probability, {name}"),
-            Panel(coloured(labels), f"labels, IoU {iou}"), Panel(coloured(found.labels), "truth")]
+            Panel(coloured(labels), f"labels, {name} {iou}"), Panel(coloured(found.labels), "truth")]
     columns = [first]
     for block in BLOCKS:
         layers = [layer for layer in maps if layer.startswith(f"deconv{block}_")]

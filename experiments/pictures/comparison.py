@@ -37,7 +37,7 @@ def draw(shown: ShownRun) -> Drawn:
     occurring = sorted({label for index in (index for chosen in found.values() for index in chosen)
                         for label in _labels(shown, shown.image_ids[index])})
     figure = picture_grid(rows, ["image", "truth", "FCN-8s", "DeconvNet", "EDeconvNet", "EDeconvNet\n+CRF",
-                                 "its errors"], occurring, shown.classes, with_errors=True)
+                                 "its errors"], occurring, shown.classes, cell=1.3, with_errors=True)
     sizes = ", ".join(f"{len(chosen)}: {name}" for name, chosen in found.items())
     return Drawn(figure, "FCN-8s, DeconvNet and their ensemble (the paper's Figure 7)",
                  f"Of {shown.data} those with the largest difference in the image's own mean IoU (percent, below each "

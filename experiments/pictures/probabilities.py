@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from deconvnet.conventions import VOID
 from deconvnet.evaluation.metrics import or_none
 from experiments.pictures import Drawn
 from experiments.pictures.grid import GridRow, Panel, picture_grid
-from experiments.pictures.shown import NotThere, ShownRun
+from experiments.pictures.shown import NotThere, ShownRun, class_iou
 from experiments.pictures.style import coloured, heated, percent
 
 COUNT = 4  # classes
@@ -27,15 +26,15 @@ def draw(shown: ShownRun) -> Drawn:
         image, truth = shown.voc.read_pair(image_id)
         maps = {scorer.kind: softmax(shown.scores(scorer.kind, image_id)) for scorer in scorers}
         name = shown.classes[label]
-        panels = [Panel(heated(own[label], 0, 1), f"class IoU {percent(class_iou(own, truth, label))}")
+        panels = [Panel(heated(own[label], 0, 1), f"class IoU {percent(class_iou(own.argmax(0), truth, label))}")
                   for own in maps.values()]
         rows.append(GridRow([Panel(image), Panel(coloured(truth)), *panels], name))
-        numbers[name] = {"image": image_id, **{f"iou_{kind}": or_none(class_iou(own, truth, label))
+        numbers[name] = {"image": image_id, **{f"iou_{kind}": or_none(class_iou(own.argmax(0), truth, label))
                                                for kind, own in maps.items()}}
         occurring |= set(np.unique(truth).tolist())
     rule = "named with --image" if shown.image else f"the one of {shown.data} that has most pixels of it"
     which = "named with --classes" if shown.chosen_classes else "those with most pixels in the split"
-    return Drawn(picture_grid(rows, ["image", "truth", *NETWORKS.values()], sorted(occurring), shown.classes, cell=1.7),
+    return Drawn(picture_grid(rows, ["image", "truth", *NETWORKS.values()], sorted(occurring), shown.classes, cell=1.5),
                  "Probability of a class, FCN-8s and DeconvNet (the paper's Figure 5)",
                  "The probability of the class at the left, from dark (0) to bright (1), as softmax of each network's "
                  f"scores, before ensemble and CRF. Classes: {which}. Image of each class: {rule}. Below: the IoU of "
@@ -46,10 +45,3 @@ def largest_classes(pixels: np.ndarray, count: int) -> list[int]:
     """The classes but background with most pixels, largest first (pixels: int64 M x C); none without a pixel."""
     total = pixels.sum(0)
     return [label for label in sorted(range(1, len(total)), key=lambda label: -total[label]) if total[label]][:count]
-
-
-def class_iou(probabilities: np.ndarray, truth: np.ndarray, label: int) -> float:
-    """IoU of one class in an image, void left out; NaN where neither has it. probabilities: float32 C x H x W."""
-    found, true = probabilities.argmax(0)[truth != VOID] == label, truth[truth != VOID] == label
-    either = (found | true).sum()
-    return float((found & true).sum() / either) if either else float("nan")

@@ -32,9 +32,9 @@ def draw(shown: ShownRun) -> Drawn:
     figure = picture_grid(rows, ["image, truth", *(f"{count} proposal{'s' if count > 1 else ''}" for count in counts)],
                           sorted(occurring), shown.classes, cell=1.25)
     return Drawn(figure, "An image's labels as proposals are added (the paper's Figure 6)",
-                 f"Image {image_id}, {shown.best_image_rule}. Above the windows so far, the last one red; below the "
+                 f"Image {image_id} ({shown.best_image_rule}). Above the windows so far, the last one red; below the "
                  f"labels that their aggregated scores ({shown.aggregate}) give, without ensemble and CRF, and their "
-                 f"mean IoU in this image. The windows are the {counts[-1]} of the best proposals; a pixel that none "
+                 f"mean IoU in this image. The windows are those of the {counts[-1]} best proposals; a pixel that none "
                  "covers is background.", numbers)
 
 

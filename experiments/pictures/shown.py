@@ -113,8 +113,7 @@ class ShownRun:
     def best_image_rule(self) -> str:
         """How best_image chose, in a caption's words."""
         return "named with --image" if self.image else (
-            f"of {self.data}, among those with objects of several classes, the one that DeconvNet labels best by mean "
-            "IoU")
+            f"among those of {self.data} that show several classes, the one that DeconvNet labels best by mean IoU")
 
     @cached_property
     def class_pixels(self) -> np.ndarray:
@@ -158,3 +157,10 @@ class ShownRun:
             raise NotThere(f"{path} is needed: `python -m stages.build_proposals --run {self.run.root} --split "
                            f"{split}` makes it")
         return read_rows(path, kind, self.voc.fingerprint(split))
+
+
+def class_iou(labels: np.ndarray, truth: np.ndarray, label: int) -> float:
+    """IoU of one class in an image (label maps H x W), void left out; NaN where neither has it."""
+    found, true = labels[truth != VOID] == label, truth[truth != VOID] == label
+    either = (found | true).sum()
+    return float((found & true).sum() / either) if either else float("nan")

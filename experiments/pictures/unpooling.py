@@ -43,11 +43,11 @@ def draw(shown: ShownRun) -> Drawn:
     place = busiest_part(maps.pooled * maps.decoded, CELLS // 2)
     side = maps.before.shape[0]
     return Drawn(picture(found, maps, place), "Unpooling puts activations back where the maxima were",
-                 f"The window of the largest object ({shown.classes[found.class_index]}) of image {found.image_id}, "
-                 f"{found.rule}; pooling {BLOCK} and unpooling {BLOCK} in channel {channel}, where the product of what "
-                 "both carry is largest. Above the whole maps, below the part in the blue square. Pooling keeps the "
-                 "largest of each 2 x 2 cells and remembers where it was: the switch (blue). Unpooling puts what the "
-                 "deconvolution network has by then computed for that place onto the switch, and zeros elsewhere.",
+                 f"The window of the largest object ({shown.classes[found.class_index]}) of image {found.image_id} ("
+                 f"{found.rule}); pooling {BLOCK} and unpooling {BLOCK} in channel {channel}, where the product of "
+                 "what both carry is largest. Above the whole maps, below the part in the blue square. Pooling keeps "
+                 "the largest of each 2 x 2 cells and remembers where it was: the switch (blue). Unpooling puts what "
+                 "the deconvolution network has by then computed for that place onto the switch, and zeros elsewhere.",
                  {"image": found.image_id, "window": found.window.tolist(), "block": BLOCK, "channel": channel,
                   "side": side, "part": [int(value) for value in place]})
 

@@ -33,7 +33,7 @@ def draw(shown: ShownRun) -> Drawn:
     rule = "named with --image" if shown.image else f"of {shown.data} the one with most objects (of equals, the first)"
     figure = picture_grid(lines, legend=sorted(occurring), classes=shown.classes, cell=1.35)
     return Drawn(figure, "Proposals, and the windows of both stages",
-                 f"Image {image_id}, {rule}. First row: the image with its truth, the {min(DRAWN, len(boxes))} best "
+                 f"Image {image_id} ({rule}). First row: the image with its truth, the {min(DRAWN, len(boxes))} best "
                  f"proposals of {len(boxes)}, the windows of stage 1 (objects' boxes, enlarged) and of stage 2. "
                  "Then windows as they are warped for training, above their labels: in stage 1 the window's own object "
                  f"alone, in stage 2 all classes. Of each stage at most {MOST}; of stage 2 the windows of proposals, "

@@ -16,7 +16,8 @@ from experiments.figures import main, parse
 from experiments.pictures import FIGURES
 from experiments.pictures.comparison import groups
 from experiments.pictures.confusion import best_row, true_class_shares
-from experiments.pictures.style import ERRORS, coloured, errors
+from experiments.pictures.grid import GridRow, Panel, picture_grid
+from experiments.pictures.style import DPI, ERRORS, coloured, errors, save
 from stages.cli import run_command
 
 CLASSES = ["background", "cat", "dog", "cow"]
@@ -138,6 +139,8 @@ def test_groups() -> None:
     found = groups(fcn, deconvnet, both, 2)
     assert list(found.values()) == [[0, 1], [2], [3]]  # image 3 is DeconvNet's too, but by less; 5 is nobody's
     assert list(groups(fcn, deconvnet, both, 1).values()) == [[0], [2], [3]]
+    fcn, deconvnet, both = np.array([0.9, 0.8]), np.array([0.1, 0.1]), np.array([0.9, 0.75])
+    assert list(groups(fcn, deconvnet, both, 1).values()) == [[], [0], []]  # better than one network is not enough
 
 
 def test_shares_of_each_true_class() -> None:
@@ -172,3 +175,28 @@ def test_colours_of_labels_and_errors() -> None:
                                                                              "object invented"))]
     void = errors(labels, np.full_like(truth, VOID))
     assert len(np.unique(void)) == 1 and void[0, 0].tolist() not in map(list, ERRORS.values())
+
+
+def test_pictures_stand_side_by_side_without_gaps(tmp_path: Path) -> None:
+    """Portraits and landscapes alike fill their column; a line of text stands below each that has one."""
+    colours = [(250, 130, 10), (10, 130, 250)]
+    rows = [GridRow([Panel(np.full((tall, wide, 3), colour, np.uint8), "71.3") for colour in colours])
+            for tall, wide in ((60, 40), (40, 60))]
+    figure = picture_grid(rows, cell=1.5)
+    assert [text.get_text() for text in figure.texts] == ["71.3"] * 4
+    save(figure, tmp_path / "grid.png")
+    picture = np.asarray(Image.open(tmp_path / "grid.png").convert("RGB")).astype(int)
+    seen = [np.abs(picture - colour).sum(2) < 9 for colour in colours]
+    heights = []
+    for half in np.array_split(np.arange(len(picture)), [int(len(picture) * 0.67)]):
+        lines = [line for line in half if seen[0][line].sum() > 9]
+        heights.append(len(lines))
+        first, second = (np.flatnonzero(one[lines[len(lines) // 2]]) for one in seen)
+        assert len(first) == pytest.approx(1.5 * DPI, abs=3) and len(second) == pytest.approx(1.5 * DPI, abs=3)
+        assert 0 < second[0] - first[-1] < 0.1 * DPI
+    assert heights == pytest.approx([1.5 * DPI * 1.5, 1.5 * DPI / 1.5], abs=3)
+
+
+def test_pngs_alone(run: Path) -> None:
+    assert figures(run, "--only", "confusion", "--to", run / "page", "--png") == 0
+    assert [path.name for path in (run / "page").iterdir()] == ["confusion.png"]

@@ -18,10 +18,10 @@ from experiments.pictures.activations import decoder_layers, forward_maps, stron
 from experiments.pictures.adding import labels_by_count
 from experiments.pictures.balance import windows_by_class
 from experiments.pictures.object_window import object_window
-from experiments.pictures.probabilities import class_iou, largest_classes
+from experiments.pictures.probabilities import largest_classes
 from experiments.pictures.proposal_recall import best_so_far
 from experiments.pictures.proposals_curve import measures
-from experiments.pictures.shown import NotThere, ShownRun
+from experiments.pictures.shown import NotThere, ShownRun, class_iou
 from experiments.pictures.unpooling import busiest_channel, busiest_part
 from experiments.pictures.windows import most_windows, spread
 from experiments.records import read_run
@@ -237,12 +237,9 @@ def test_windows_are_spread_by_overlap(shown: ShownRun) -> None:
 
 def test_classes_and_their_iou() -> None:
     assert largest_classes(np.array([[90, 5, 0, 7], [90, 3, 0, 7]]), 3) == [3, 1]
-    probabilities = np.zeros((3, 1, 4), np.float32)
-    for column, label in enumerate((1, 1, 2, 1)):
-        probabilities[label, 0, column] = 1
-    truth = np.array([[1, 2, 2, 255]], np.uint8)
-    assert class_iou(probabilities, truth, 1) == 1 / 2 and class_iou(probabilities, truth, 2) == 1 / 2
-    assert np.isnan(class_iou(probabilities[:, :, :1], truth[:, :1], 2))
+    labels, truth = np.array([[1, 1, 2, 1]], np.uint8), np.array([[1, 2, 2, 255]], np.uint8)
+    assert class_iou(labels, truth, 1) == 1 / 2 and class_iou(labels, truth, 2) == 1 / 2
+    assert np.isnan(class_iou(labels[:, :1], truth[:, :1], 2))
 
 
 def test_what_is_missing_names_its_command(shown: ShownRun, tmp_path: Path) -> None:
