@@ -4,31 +4,34 @@ import numpy as np
 
 from deconvnet.evaluation.metrics import or_none
 from experiments.pictures import Drawn
-from experiments.pictures.adding import labels_by_count
+from experiments.pictures.adding import ORDERS, labels_by_count, score_proposals
 from experiments.pictures.grid import GridRow, Panel, picture_grid
 from experiments.pictures.shown import ShownRun
 from experiments.pictures.style import SKY, VERMILION, coloured, percent
 
 COUNTS = (1, 2, 5, 10, 20, 50)
+ABOVE = {"size": "largest proposals first", "objectness": "best proposals first, as the pipeline takes them"}
 
 
 def draw(shown: ShownRun) -> Drawn:
     """The figure. Raises NotThere without DeconvNet's weights and label maps, or proposals."""
     image_id, counts = shown.best_image(), counts_up_to(shown.recipe.infer.proposals)
     image, truth = shown.voc.read_pair(image_id)
-    found = labels_by_count(shown, image_id, counts)
+    scored = score_proposals(shown, image_id)
     numbers: dict[str, object] = {"image": image_id, "counts": counts}
     rows, occurring = [], set(np.unique(truth).tolist())
-    for order, prefixes in found.items():
-        iou = [shown.iou_of(labels, truth, image_id) for _, _, labels in prefixes]
-        numbers[f"mean_iou_by_{order}"] = list(map(or_none, iou))
-        above = {"size": "largest proposals first", "objectness": "best proposals first, as the pipeline takes them"}
-        boxes = [Panel(image, boxes=windows, box_colours=[SKY] * (len(windows) - 1) + [VERMILION])
-                 for _, windows, _ in prefixes]
-        labelled = [Panel(coloured(labels), percent(own)) for (_, _, labels), own in zip(prefixes, iou, strict=True)]
-        rows += [GridRow([Panel(image), *boxes], above=above[order]), GridRow([Panel(coloured(truth), "mean IoU"),
-                                                                             *labelled])]
-        occurring |= {label for _, _, labels in prefixes for label in np.unique(labels).tolist()}
+    for name, ordered in ORDERS.items():
+        order = ordered(scored.windows)
+        labels = list(labels_by_count(shown, scored, order, counts))
+        iou = [shown.iou_of(own, truth, image_id) for own in labels]
+        numbers[f"mean_iou_by_{name}"] = list(map(or_none, iou))
+        boxes = [scored.windows[order[:count]] for count in counts]
+        seen = [Panel(image, boxes=own, box_colours=[SKY] * (len(own) - 1) + [VERMILION] * bool(len(own)))
+                for own in boxes]
+        given = [Panel(coloured(own), percent(value)) for own, value in zip(labels, iou, strict=True)]
+        rows += [GridRow([Panel(image), *seen], above=ABOVE[name]),
+                 GridRow([Panel(coloured(truth), "mean IoU"), *given])]
+        occurring |= {label for own in labels for label in np.unique(own).tolist()}
     figure = picture_grid(rows, ["image, truth", *(f"{count} proposal{'s' if count > 1 else ''}" for count in counts)],
                           sorted(occurring), shown.classes, cell=1.25)
     return Drawn(figure, "An image's labels as proposals are added (the paper's Figure 6)",

@@ -15,12 +15,12 @@ from deconvnet.run_folder import RunFolder
 from deconvnet.support.atomic import write_json
 from experiments.figures import main, parse
 from experiments.pictures.activations import decoder_layers, forward_maps, strongest
-from experiments.pictures.adding import labels_by_count
+from experiments.pictures.adding import ORDERS, labels_by_count, score_proposals
 from experiments.pictures.balance import windows_by_class
 from experiments.pictures.object_window import object_window
 from experiments.pictures.probabilities import largest_classes
 from experiments.pictures.proposal_recall import best_so_far
-from experiments.pictures.proposals_curve import measures
+from experiments.pictures.proposals_curve import about_objects, measures
 from experiments.pictures.shown import NotThere, ShownRun, class_iou
 from experiments.pictures.unpooling import busiest_channel, busiest_part
 from experiments.pictures.windows import most_windows, spread
@@ -170,18 +170,34 @@ def test_labels_of_the_first_proposals(shown: ShownRun, state: dict[str, np.ndar
     windows = [window_about(box, 1.2, False) for box in boxes]
     sizes = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in windows]
     by_size = sorted(range(USED), key=lambda number: (-sizes[number], number))
-    found = labels_by_count(shown, image_id, counts)
+    scored = score_proposals(shown, image_id)
+    assert list(map(tuple, scored.windows)) == windows and scored.boxes.tolist() == boxes.tolist()
     for order, name in ((by_size, "size"), (list(range(USED)), "objectness")):
-        assert [count for count, _, _ in found[name]] == counts
-        for count, seen, labels in found[name]:
+        assert ORDERS[name](scored.windows).tolist() == order
+        found = labels_by_count(shown, scored, np.array(order), counts)
+        for count, labels in zip(counts, found, strict=True):
             keys = PAPER | {"network.input": shown.recipe.network.input, "infer.proposals": count,
                             "network.bn_eps": shown.recipe.network.bn_eps}
-            assert [tuple(one) for one in seen] == [windows[number] for number in order[:count]]
             wanted = plain_scores(image, boxes[order], keys, state)
             two = np.sort(wanted, axis=0)[-2:]
             clear = (two[1] - two[0] > 1e-4) | (two[1] == 0)  # equal scores: no window there, so background
             assert clear.mean() > 0.95
             np.testing.assert_array_equal(labels[clear], wanted.argmax(0)[clear])
+
+
+def test_proposals_about_objects_overlap_one_by_half(shown: ShownRun) -> None:
+    for image_id in shown.image_ids:
+        boxes = read_rows(shown.run.proposals("val"), "proposals").of_image(image_id)["boxes"]
+        objects = shown.voc.objects(image_id)
+        assert about_objects(shown, image_id, boxes).tolist() == [
+            number for number, one in enumerate(boxes) if max(overlap_of(one, thing.box) for thing in objects) >= 0.5]
+    assert about_objects(shown, image_id, boxes[:0]).tolist() == []
+
+
+def overlap_of(one: np.ndarray, other: np.ndarray) -> float:
+    """Intersection over union of two boxes."""
+    common = np.prod([max(0, min(one[2 + k], other[2 + k]) - max(one[k], other[k])) for k in (0, 1)])
+    return float(common / (np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2]) - common))
 
 
 def test_the_curves_measures_are_counted() -> None:
@@ -207,10 +223,7 @@ def test_recall_of_the_first_boxes() -> None:
         best = 0.0
         for count in range(10):
             if count < len(boxes):
-                common = np.prod([max(0, min(one[2 + k], boxes[count][2 + k]) - max(one[k], boxes[count][k]))
-                                  for k in (0, 1)])
-                areas = [np.prod(box[2:] - box[:2]) for box in (one, boxes[count])]
-                best = max(best, common / (sum(areas) - common))
+                best = max(best, overlap_of(one, boxes[count]))
             assert table[number, count] == pytest.approx(best)
     assert best_so_far(objects, boxes[:0], 4).tolist() == [[0.0] * 4] * 3
 
