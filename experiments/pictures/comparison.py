@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from experiments.pictures import Drawn
-from experiments.pictures.grid import GridRow, Panel, picture_grid
+from experiments.pictures.grid import GridRow, Panel, photograph, picture_grid
 from experiments.pictures.shown import NotThere, ShownRun
 from experiments.pictures.style import coloured, errors, percent
 
@@ -66,7 +66,7 @@ def _row(shown: ShownRun, index: int, iou: dict[str, np.ndarray], above: str) ->
     labels = {title: shown.labels(title, image_id) for title in COLUMNS}
     panels = [Panel(coloured(own), percent(iou[title][index])) for title, own in labels.items()]
     wrong = Panel(errors(labels[COLUMNS[-1]], truth))
-    return GridRow([Panel(image), Panel(coloured(truth), "mean IoU"), *panels, wrong], image_id, above)
+    return GridRow([photograph(image), Panel(coloured(truth), "mean IoU"), *panels, wrong], image_id, above)
 
 
 def _labels(shown: ShownRun, image_id: str) -> set[int]:

@@ -18,12 +18,21 @@ LEGEND_COLUMN = 1.15  # inches
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture, RGB uint8 H x W x 3; the text below it; boxes over it (int N x 4), their colours."""
+    """A picture, RGB uint8 H x W x 3; the text below it; boxes over it (int N x 4), their colours; whether neighbouring
+    pixels are mixed where it is drawn smaller than it is, as is right for photographs, never for label maps.
+    """
 
     picture: np.ndarray
     below: str = ""
     boxes: np.ndarray | None = None
     box_colours: Sequence[str] = ()
+    mixed: bool = False
+
+
+def photograph(image: np.ndarray, below: str = "", boxes: np.ndarray | None = None,
+               box_colours: Sequence[str] = ()) -> Panel:
+    """A panel that shows an image, not labels."""
+    return Panel(image, below, boxes, box_colours, mixed=True)
 
 
 @dataclass(frozen=True)
@@ -91,7 +100,7 @@ def _draw_row(figure: Figure, row: GridRow, left: float, down: float, cell: floa
             continue
         x = left + column * (cell + GAP)
         axis = figure.add_axes((x / width, 1 - (down + tall) / height, cell / width, tall / height))
-        axis.imshow(panel.picture, interpolation="nearest")
+        axis.imshow(panel.picture, interpolation="auto" if panel.mixed else "nearest")
         axis.set(xticks=[], yticks=[])
         for spine in axis.spines.values():
             spine.set(visible=True, linewidth=0.5, color="0.6")

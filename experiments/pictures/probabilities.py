@@ -4,7 +4,7 @@ import numpy as np
 
 from deconvnet.evaluation.metrics import or_none
 from experiments.pictures import Drawn
-from experiments.pictures.grid import GridRow, Panel, picture_grid
+from experiments.pictures.grid import GridRow, Panel, photograph, picture_grid
 from experiments.pictures.shown import NotThere, ShownRun, class_iou
 from experiments.pictures.style import coloured, heated, percent
 
@@ -28,7 +28,7 @@ def draw(shown: ShownRun) -> Drawn:
         name = shown.classes[label]
         panels = [Panel(heated(own[label], 0, 1), f"class IoU {percent(class_iou(own.argmax(0), truth, label))}")
                   for own in maps.values()]
-        rows.append(GridRow([Panel(image), Panel(coloured(truth)), *panels], name))
+        rows.append(GridRow([photograph(image), Panel(coloured(truth)), *panels], name))
         numbers[name] = {"image": image_id, **{f"iou_{kind}": or_none(class_iou(own.argmax(0), truth, label))
                                                for kind, own in maps.items()}}
         occurring |= set(np.unique(truth).tolist())

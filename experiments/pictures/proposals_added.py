@@ -5,7 +5,7 @@ import numpy as np
 from deconvnet.evaluation.metrics import or_none
 from experiments.pictures import Drawn
 from experiments.pictures.adding import ORDERS, labels_by_count, score_proposals
-from experiments.pictures.grid import GridRow, Panel, picture_grid
+from experiments.pictures.grid import GridRow, Panel, photograph, picture_grid
 from experiments.pictures.shown import ShownRun
 from experiments.pictures.style import SKY, VERMILION, coloured, percent
 
@@ -15,6 +15,7 @@ ABOVE = {"size": "largest proposals first", "objectness": "best proposals first,
 
 def draw(shown: ShownRun) -> Drawn:
     """The figure. Raises NotThere without DeconvNet's weights and label maps, or proposals."""
+    shown.scorer("deconvnet")  # before proposals are made, which takes a while
     image_id, counts = shown.best_image(), counts_up_to(shown.recipe.infer.proposals)
     image, truth = shown.voc.read_pair(image_id)
     scored = score_proposals(shown, image_id)
@@ -26,10 +27,10 @@ def draw(shown: ShownRun) -> Drawn:
         iou = [shown.iou_of(own, truth, image_id) for own in labels]
         numbers[f"mean_iou_by_{name}"] = list(map(or_none, iou))
         boxes = [scored.windows[order[:count]] for count in counts]
-        seen = [Panel(image, boxes=own, box_colours=[SKY] * (len(own) - 1) + [VERMILION] * bool(len(own)))
+        seen = [photograph(image, boxes=own, box_colours=[SKY] * (len(own) - 1) + [VERMILION] * bool(len(own)))
                 for own in boxes]
         given = [Panel(coloured(own), percent(value)) for own, value in zip(labels, iou, strict=True)]
-        rows += [GridRow([Panel(image), *seen], above=ABOVE[name]),
+        rows += [GridRow([photograph(image), *seen], above=ABOVE[name]),
                  GridRow([Panel(coloured(truth), "mean IoU"), *given])]
         occurring |= {label for own in labels for label in np.unique(own).tolist()}
     figure = picture_grid(rows, ["image, truth", *(f"{count} proposal{'s' if count > 1 else ''}" for count in counts)],

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from deconvnet.data.images import read_label_png
 from deconvnet.evaluation.rows import table_rows
 from deconvnet.support.errors import UserError
-from experiments.pictures.grid import GridRow, Panel, picture_grid
+from experiments.pictures.grid import GridRow, Panel, photograph, picture_grid
 from experiments.pictures.shown import NotThere, ShownRun
 from experiments.pictures.style import coloured, percent
 
@@ -62,7 +62,7 @@ def sheet(rows: list[SheetRow], classes: list[str]) -> Figure:
     headings = ["image", "truth", *rows[0].labels]
     occurring = sorted({int(label) for row in rows for labels in (row.truth, *row.labels.values())
                         for label in np.unique(labels)})
-    lines = [GridRow([Panel(row.image), Panel(coloured(row.truth), "mean IoU"),
+    lines = [GridRow([photograph(row.image), Panel(coloured(row.truth), "mean IoU"),
                       *(Panel(coloured(labels), percent(row.iou[heading])) for heading, labels in row.labels.items())],
                      row.image_id) for row in rows]
     return picture_grid(lines, headings, occurring, classes)

@@ -4,7 +4,7 @@ import numpy as np
 
 from deconvnet.data.row_files import PROPOSAL, Rows
 from experiments.pictures import Drawn
-from experiments.pictures.grid import GridRow, Panel, picture_grid
+from experiments.pictures.grid import GridRow, Panel, photograph, picture_grid
 from experiments.pictures.shown import ShownRun
 from experiments.pictures.style import GREEN, SKY, VERMILION, coloured
 
@@ -59,10 +59,10 @@ def _first_row(shown: ShownRun, image: np.ndarray, truth: np.ndarray, boxes: np.
     windows = {stage: rows[stage].columns["window"][span[stage]] for stage in (1, 2)}
     best = boxes[:DRAWN]
     return [GridRow([
-        Panel(image, "image"), Panel(coloured(truth), "truth"),
-        Panel(image, f"best {len(best)} proposals", best, [SKY] * len(best)),
-        Panel(image, f"stage 1: {len(windows[1])} windows", windows[1], [VERMILION] * len(windows[1])),
-        Panel(image, f"stage 2: {len(windows[2])} windows", windows[2], [GREEN] * len(windows[2]))])]
+        photograph(image, "image"), Panel(coloured(truth), "truth"),
+        photograph(image, f"best {len(best)} proposals", best, [SKY] * len(best)),
+        photograph(image, f"stage 1: {len(windows[1])} windows", windows[1], [VERMILION] * len(windows[1])),
+        photograph(image, f"stage 2: {len(windows[2])} windows", windows[2], [GREEN] * len(windows[2]))])]
 
 
 def _crops(shown: ShownRun, rows: Rows, numbers: list[int]) -> tuple[list[GridRow], list[np.ndarray]]:
