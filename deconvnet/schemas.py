@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, RootModel, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Json, ValidationError, model_validator
 
 from deconvnet.support.errors import UserError
 
@@ -22,7 +22,7 @@ class Schema(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, arbitrary_types_allowed=True)
 
 
-Found = TypeVar("Found", bound=BaseModel)
+Found = TypeVar("Found", bound=Schema)
 Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -114,20 +114,6 @@ class StepsRecord(Schema):
     """RUN/steps.json: the steps, by their commands."""
 
     steps: dict[str, StepRecord]
-
-
-class FigureEntry(Schema):
-    """One of the figures of a run, by name; png, svg: its files beside the list."""
-
-    name: Text
-    title: str
-    caption: str
-    png: Annotated[str, Field(pattern=r"^\w+\.png$")]
-    svg: Annotated[str, Field(pattern=r"^\w+\.svg$")]
-
-
-class FigureIndex(RootModel[list[FigureEntry]]):
-    """RUN/report/figures/figures.json: the figures in the order in which a report shows them."""
 
 
 class Metrics(Schema):

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deconvnet.recipe_limits import short
-from deconvnet.schemas import FigureIndex, read_json
 from deconvnet.support.atomic import write_json
 from deconvnet.support.errors import UsageError, UserError
 from deconvnet.support.progress import progress
 from experiments.pictures import FIGURES, Drawn
-from experiments.records import read_run
+from experiments.records import listed_figures, read_run
 from stages.cli import make_parser, run_command
 
 if TYPE_CHECKING:
@@ -133,11 +132,11 @@ def write_figure(name: str, drawn: Drawn, folder: Path) -> dict[str, str]:
 def _read_index(path: Path) -> dict[str, dict[str, str]]:
     """The list of an earlier call, by name; a damaged one is made anew."""
     try:
-        entries = read_json(path, FigureIndex).root if path.is_file() else []
+        entries = listed_figures(path)
     except UserError as error:
         log.warning("%s; made anew", error)
         entries = []
-    return {one.name: one.model_dump() for one in entries if (path.parent / one.png).is_file()}
+    return {one.name: one.model_dump() for one in entries if one.png and (path.parent / one.png).is_file()}
 
 
 def chosen_images(text: str, known: list[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """What a run folder tells of itself: recipe, record, data set, training logs."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from deconvnet.recipe import Recipe
 from deconvnet.recipe_files import load_recipe
 from deconvnet.run_folder import RunFolder, recorded_voc_root
 from deconvnet.run_sources import find_sources
-from deconvnet.schemas import RunRecord, read_json
+from deconvnet.schemas import FigureRecord, RunRecord, checked, read_json
 from deconvnet.support.errors import UsageError, UserError
 from deconvnet.training.log_file import read_log
 
@@ -39,3 +40,17 @@ def log_lines(path: Path) -> list[dict[str, str]]:
     if damaged:
         raise UserError(f"{path}: line {damaged[0]} is damaged; remove it, or train on: stages.train --resume does so")
     return lines
+
+
+def listed_figures(path: Path) -> list[FigureRecord]:
+    """The figures that experiments.figures has drawn, of figures.json; none without it. Raises UserError."""
+    if not path.is_file():
+        return []
+    remedy = "run experiments.figures again"
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path}: damaged: {error}; {remedy}") from None
+    if not isinstance(content, list):
+        raise UserError(f"{path}: damaged: not a list of figures; {remedy}")
+    return [checked(FigureRecord, one, path, remedy) for one in content]

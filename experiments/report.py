@@ -4,7 +4,6 @@ It needs no server and no network: open it in a browser.
 """
 
 import argparse
-import json
 import logging
 import sys
 from datetime import timedelta
@@ -15,8 +14,8 @@ from deconvnet.data.dataset import DATA_SETS
 from deconvnet.recipe import recipe_to_dict
 from deconvnet.reporting.page import write_page
 from deconvnet.reporting.pictures import file_uri
-from deconvnet.schemas import FigureRecord, StepsRecord, checked, read_json
-from deconvnet.support.errors import UsageError, UserError
+from deconvnet.schemas import StepsRecord, read_json
+from deconvnet.support.errors import UsageError
 from experiments.gallery import read_gallery
 from experiments.paper_comparison import (
     DIFFERENT_TASKS,
@@ -26,6 +25,7 @@ from experiments.paper_comparison import (
     add_table_arguments,
     read_comparison,
 )
+from experiments.records import listed_figures
 from stages.cli import make_parser, run_command
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ def figures(report: Path) -> list[dict[str, str]]:
     Without a list of them: the sheet and the curves. Raises UserError for a damaged list.
     """
     folder, found = report / "figures", []
-    for one in _listed(folder / "figures.json"):
+    for one in listed_figures(folder / "figures.json"):
         files = [folder / name for name in (one.png, one.svg) if name and (folder / name).is_file()]
         if files:
             uri = file_uri(min(files, key=lambda path: path.stat().st_size))
@@ -129,19 +129,6 @@ def figures(report: Path) -> list[dict[str, str]]:
     plain = {"curves": "Training curves", "sheet": "Images, truth and label maps, evenly spaced in the split's list"}
     there = {title: report / f"{name}.png" for name, title in plain.items() if (report / f"{name}.png").is_file()}
     return found or [{"title": title, "caption": "", "uri": file_uri(path)} for title, path in there.items()]
-
-
-def _listed(path: Path) -> list[FigureRecord]:
-    if not path.is_file():
-        return []
-    remedy = "run experiments.figures again"
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path}: damaged: {error}; {remedy}") from None
-    if not isinstance(content, list):
-        raise UserError(f"{path}: damaged: not a list of figures; {remedy}")
-    return [checked(FigureRecord, one, path, remedy) for one in content]
 
 
 def parse() -> argparse.ArgumentParser:
