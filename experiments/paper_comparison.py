@@ -8,6 +8,7 @@ from typing import Any
 from deconvnet.conventions import VOC_CLASSES
 from deconvnet.data.row_files import read_outline
 from deconvnet.data.voc import check_split
+from deconvnet.evaluation.metrics import chosen_classes
 from deconvnet.evaluation.rows import Row, table_rows
 from deconvnet.models.registry import NETWORKS
 from deconvnet.models.spec import IMAGES
@@ -67,11 +68,7 @@ def read_comparison(options: argparse.Namespace) -> Comparison:
     record = read_run(options.run)
     classes, split = record.recipe.data.classes, options.split or record.recipe.data.val_split
     check_split(split)
-    subset = [name.strip() for name in (options.subset_classes or "").split(",") if name.strip()]
-    unknown = [name for name in subset if name not in classes]
-    if unknown:
-        raise UsageError(f"--subset-classes: {unknown[0]!r} is not in the class list; expected some of "
-                         f"{', '.join(classes)}")
+    subset = chosen_classes(options.subset_classes, classes)
     predicted = options.run / "predictions" / split
     if options.split and not predicted.is_dir() and not options.server_result:  # a report of nothing, in place of one
         raise UsageError(f"{predicted}: no predictions of this split; `python -m stages.infer --run {options.run} "

@@ -13,7 +13,7 @@ from tabulate import tabulate
 from deconvnet.data.dataset import DATA_SETS, SegmentationDataset
 from deconvnet.data.voc import VocFolder, check_split
 from deconvnet.evaluation.comp6 import pack_comp6
-from deconvnet.evaluation.metrics import ConfusionMatrix
+from deconvnet.evaluation.metrics import ConfusionMatrix, chosen_classes
 from deconvnet.evaluation.scoring import (
     SCORE_FILES,
     check_predictions,
@@ -109,9 +109,7 @@ def main(options: argparse.Namespace) -> None:
     """Packs, scores, prints and writes what the options ask for."""
     asked = asked_for(options)
     image_ids = asked.voc.image_ids(asked.split)
-    subset = [name.strip() for name in (options.subset_classes or "").split(",") if name.strip()]
-    if subset:
-        ConfusionMatrix(asked.voc.classes).mean_iou(subset)  # an unknown name is an error now, not after the last image
+    subset = chosen_classes(options.subset_classes, asked.voc.classes)
     if options.comp6 and not options.comp6.name.endswith((".tgz", ".tar.gz")):
         raise UsageError(f"--comp6 {options.comp6}: expected a file name that ends in .tgz")
     if options.comp6 and len(asked.folders) > 1:

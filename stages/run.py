@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from deconvnet.evaluation.metrics import ConfusionMatrix
+from deconvnet.evaluation.metrics import chosen_classes
 from deconvnet.models.registry import PARTNERS
 from deconvnet.recipe import Recipe
 from deconvnet.recipe_files import load_recipe
@@ -36,9 +36,7 @@ def _check(options: argparse.Namespace) -> Recipe:
     saved = [folder / "recipe.yaml" for folder in (options.run, options.source) if folder]
     found = None if options.recipe else next((path for path in saved if path.is_file()), None)
     recipe = load_recipe(found or options.recipe or DEFAULT_RECIPE, options.set, complete=bool(found))
-    subset = [name.strip() for name in (options.subset_classes or "").split(",") if name.strip()]
-    if subset:
-        ConfusionMatrix(recipe.data.classes).mean_iou(subset)
+    chosen_classes(options.subset_classes, recipe.data.classes)
     if options.workers is not None:
         check_workers(options.workers, least=1)
     for path in _files(options):

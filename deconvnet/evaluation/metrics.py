@@ -19,7 +19,22 @@ from typing import Any
 import numpy as np
 
 from deconvnet.conventions import VOID
+from deconvnet.recipe_limits import short
 from deconvnet.support.errors import UsageError, UserError
+
+
+def chosen_classes(text: str | None, classes: list[str]) -> list[str]:
+    """The names in `text`, "cat,dog"; none without a text. Raises UsageError for one that is not among the classes."""
+    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    check_classes(names, classes)
+    return names
+
+
+def check_classes(names: list[str], classes: list[str]) -> None:
+    """Raises UsageError for a name that is not among the classes."""
+    for name in names:
+        if name not in classes:
+            raise UsageError(f"class {short(name)} is not in the class list; expected some of {', '.join(classes)}")
 
 
 class ConfusionMatrix:
@@ -76,10 +91,9 @@ class ConfusionMatrix:
     def mean_iou(self, names: list[str] | None = None) -> float:
         """Mean of class_iou over the classes that have one, of all or of `names`. Raises UsageError."""
         chosen = self.classes if names is None else names
-        unknown = [name for name in chosen if name not in self.classes]
-        if unknown or not chosen:
-            what = f"class {unknown[0]!r} is not in the class list" if unknown else "no class to average over"
-            raise UsageError(f"{what}; expected some of {', '.join(self.classes)}")
+        check_classes(chosen, self.classes)
+        if not chosen:
+            raise UsageError(f"no class to average over; expected some of {', '.join(self.classes)}")
         return _mean(self.class_iou()[[self.classes.index(name) for name in chosen]])
 
     def frequency_weighted_iou(self) -> float:
