@@ -127,7 +127,7 @@ def read_row(run: Compared, folder: Path, image_ids: list[str]) -> RowScore:
     total, images, counts = ConfusionMatrix(run.voc.classes), [], []
     for own in confusions(run.voc, image_ids, folder):
         total.include(own)
-        images.append(own.mean_iou())
+        images.append(own.image_mean_iou())
         counts.append(own.counts)
     return RowScore(np.stack(counts), total.mean_iou(), total.pixel_accuracy(), np.array(images))
 

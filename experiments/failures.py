@@ -29,7 +29,7 @@ LEAST = 0.01  # share of an image below which a class is not told of
 
 @dataclass
 class Failure:
-    """An image with its truth and prediction (labels, uint8 H x W), and the mean IoU over the classes of either."""
+    """An image with its truth and prediction (labels, uint8 H x W), and the mean IoU over the truth's classes."""
 
     image_id: str
     iou: float

@@ -96,6 +96,15 @@ class ConfusionMatrix:
             raise UsageError(f"no class to average over; expected some of {', '.join(self.classes)}")
         return _mean(self.class_iou()[[self.classes.index(name) for name in chosen]])
 
+    def image_mean_iou(self) -> float:
+        """Of one image's matrix: the mean of class_iou over the classes that its truth has; NaN without pixels.
+
+        A few stray pixels of another class do not count as a class with IoU 0, as they would in mean_iou: they lower
+        the IoU of the classes that they cover (Wang et al., "Revisiting Evaluation Metrics for Semantic Segmentation",
+        NeurIPS 2023, define IoU per image so).
+        """
+        return _mean(self.class_iou()[self.counts.sum(axis=1) > 0])
+
     def frequency_weighted_iou(self) -> float:
         """Mean of class_iou weighted by the classes' true pixels; NaN without pixels."""
         present = self.counts.sum(axis=1) > 0

@@ -24,7 +24,8 @@ SCORE_FILES = ("metrics.json", "images.json", "images.csv")  # what stages.evalu
 class ImageScore:
     """How one image was labelled, as fractions; NaN where there is nothing to measure (an image of void alone).
 
-    mean_iou: over the classes that occur in its truth or its prediction. class_iou: float64 C; NaN for other classes.
+    mean_iou: over the classes that its truth has. class_iou: float64 C; NaN for classes that occur in
+    neither truth nor prediction.
     """
 
     image_id: str
@@ -89,7 +90,7 @@ def score(voc: SegmentationDataset, image_ids: list[str], folder: Path) -> tuple
     confusion, images = ConfusionMatrix(voc.classes), []
     for image_id, own in zip(image_ids, confusions(voc, image_ids, folder), strict=True):
         confusion.include(own)
-        images.append(ImageScore(image_id, own.pixel_accuracy(), own.mean_iou(), own.class_iou()))
+        images.append(ImageScore(image_id, own.pixel_accuracy(), own.image_mean_iou(), own.class_iou()))
     return confusion, images
 
 

@@ -94,10 +94,10 @@ class ShownRun:
         return read_label_png(self.rows[title] / f"{image_id}.png")
 
     def iou_of(self, labels: np.ndarray, truth: np.ndarray, name: str) -> float:
-        """An image's own mean IoU, over the classes that occur in either; NaN where all is void."""
+        """An image's own mean IoU, over the classes that its truth has; NaN where all is void."""
         confusion = ConfusionMatrix(self.classes)
         confusion.add(labels, truth, name)
-        return confusion.mean_iou()
+        return confusion.image_mean_iou()
 
     def best_image(self) -> str:
         """The image that --image names; else, of those with objects of several classes (of all, where none has them),

@@ -192,3 +192,16 @@ def test_no_pixels_give_no_metrics() -> None:
     summary = confusion_of([(np.zeros((2, 2), np.uint8), np.full((2, 2), 255, np.uint8))], NAMES).summary()
     assert summary["pixel_accuracy"] is summary["mean_accuracy"] is summary["mean_iou"] is None
     assert summary["frequency_weighted_iou"] is None
+
+
+def test_an_image_is_measured_over_its_own_classes() -> None:
+    """One stray pixel of another class costs a pixel, not half of the mean."""
+    truth = np.zeros((10, 10), np.uint8)
+    truth[:5] = 1
+    labels = truth.copy()
+    labels[9, 9] = 2
+    confusion = ConfusionMatrix(["background", "cat", "dog"])
+    confusion.add(labels, truth, "one")
+    assert confusion.image_mean_iou() == pytest.approx((49 / 50 + 1) / 2, abs=1e-12)
+    assert confusion.mean_iou() == pytest.approx((49 / 50 + 1 + 0) / 3, abs=1e-12)
+    assert math.isnan(ConfusionMatrix(["background", "cat"]).image_mean_iou())

@@ -26,7 +26,7 @@ def half_right() -> np.ndarray:
 PREDICTED = {
     "right": TRUTH,
     "half": half_right(),
-    "dog": np.where(TRUTH == 1, 2, 0).astype(np.uint8),  # background 1, cat 0, dog 0
+    "dog": np.where(TRUTH == 1, 2, 0).astype(np.uint8),  # background 1, cat 0; dog, which the truth has not, does not count
     "nothing": np.zeros_like(TRUTH),  # background 1 / 2, cat 0
 }
 
@@ -55,7 +55,7 @@ def test_the_worst_come_first(run, capsys):
     assert failures(run, "--prediction", "fcn8s", "--count", 3) == 0
     assert capsys.readouterr().out.splitlines()[:3] == [
         "1. nothing, mean IoU 25.0: shows cat 50 %; labelled background only",
-        "2. dog, mean IoU 33.3: shows cat 50 %; labelled dog 50 %",
+        "2. dog, mean IoU 50.0: shows cat 50 %; labelled dog 50 %",
         "3. half, mean IoU 58.3: shows cat 50 %; labelled cat 25 %",
     ]
     picture = np.asarray(Image.open(run / "report/failures-fcn8s.png").convert("RGB")).reshape(-1, 3)
