@@ -26,7 +26,7 @@ def half_right() -> np.ndarray:
 PREDICTED = {
     "right": TRUTH,
     "half": half_right(),
-    "dog": np.where(TRUTH == 1, 2, 0).astype(np.uint8),  # background 1, cat 0; dog, which the truth has not, does not count
+    "dog": np.where(TRUTH == 1, 2, 0).astype(np.uint8),  # background 1, cat 0; dog is not in the truth
     "nothing": np.zeros_like(TRUTH),  # background 1 / 2, cat 0
 }
 
