@@ -35,12 +35,12 @@ def draw_curves(runs: Sequence[Compared], path: Path) -> list[Path]:
         for number, run in enumerate(runs):
             if _log(run, name).is_file():
                 _draw(above, below, log_lines(_log(run, name)), number, run.name)
-        above.set(title=name, ylabel="loss (line: training, markers: validation)")
+        above.set(title=name, ylabel="loss; markers: in validation")
         below.set(ylabel="pixel accuracy in validation", xlabel="iteration", ylim=(0, 1))
         for axis in (above, below):
             axis.grid(alpha=0.3)
-    handles, labels = axes[1, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    drawn = {label: handle for axis in axes[1] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=3, frameon=False)
     return [_save(figure, path.with_suffix(suffix)) for suffix in (".png", ".svg")]
 
 

@@ -49,13 +49,15 @@ def recipe(*keys: str) -> Recipe:
     return load_recipe("tiny", [f"data.classes=[{','.join(CLASSES)}]", *keys])
 
 
-def make_run(root: Path, voc: Path, seed: int, *keys: str, rows: tuple[str, ...] = ("deconvnet-max",)) -> Path:
+def make_run(root: Path, voc: Path, seed: int, *keys: str, rows: tuple[str, ...] = ("deconvnet-max",),
+             trained: tuple[str, ...] = ("stage1",)) -> Path:
     root.mkdir()
     save_recipe(recipe(*keys), root / "recipe.yaml")
     (root / "run.json").write_text(json.dumps({"commit": f"commit{seed}"}))
     (root / "data.json").write_text(json.dumps({"voc_root": str(voc)}))
-    (root / "stage1").mkdir()
-    (root / "stage1/log.csv").write_text(LOG)
+    for name in trained:
+        (root / name).mkdir()
+        (root / name / "log.csv").write_text(LOG)
     for row in rows:
         for number, image_id in enumerate(IDS):
             write_label_png(root / f"predictions/val/{row}/{image_id}.png", predicted(number, seed))
@@ -85,7 +87,7 @@ def test_rows_differences_and_images(voc: Path, tmp_path: Path, capsys: pytest.C
     """The third run aggregates otherwise, so its folder has another name; a row that only one run has is left out."""
     runs = [make_run(tmp_path / "a", voc, 1, rows=("deconvnet-max", "fcn8s")),
             make_run(tmp_path / "b", voc, 2, "solver.lr=0.3", "network.unpooling=fixed"),
-            make_run(tmp_path / "c", voc, 3, "infer.aggregate=sum", rows=("deconvnet-sum",))]
+            make_run(tmp_path / "c", voc, 3, "infer.aggregate=sum", rows=("deconvnet-sum",), trained=("stage2",))]
     assert compare(*runs, "--to", tmp_path / "to", "--images", 2, "--resamples", 100, "--seed", 4) == 0
     out = capsys.readouterr().out
     found = json.loads((tmp_path / "to/comparison.json").read_text())
@@ -111,7 +113,7 @@ def test_rows_differences_and_images(voc: Path, tmp_path: Path, capsys: pytest.C
     with Image.open(tmp_path / "to/curves.png") as picture:
         assert min(picture.size) > 300
     svg = (tmp_path / "to/curves.svg").read_text()
-    assert svg.startswith("<?xml") and all(name in svg for name in (">a<", ">b<", ">c<", "stage1"))
+    assert svg.startswith("<?xml") and all(name in svg for name in (">a<", ">b<", ">c<", "stage1", "stage2"))
 
 
 def test_the_same_run_twice(voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
