@@ -101,7 +101,7 @@ def to_markdown(name: str, study: Study, found: dict[str, Any]) -> str:
             f"{found['images']} images of {found['split']} ({found['data']}); a different task from the paper's.", ""]
     if found["choice"]:
         text += [*_choice(found["choice"]), ""]
-    text += [markdown_table(found["table"]), "", _about(found["table"]), "", "## Runs", ""]
+    text += [markdown_table(found["table"]), "", _about(found["table"], study.trains), "", "## Runs", ""]
     text.append(tabulate([[run["folder"], " ".join(run["set"]), run["seed"], run["commit"]] for run in found["runs"]],
                          ["run", "set", "seed", "commit"], tablefmt="pipe", disable_numparse=True))
     return "\n".join(text) + "\n"
@@ -131,12 +131,14 @@ def _choice(choice: dict[str, Any]) -> list[str]:
             tabulate(lines, ["variant", f"mean IoU on {choice['split']}"], tablefmt="pipe", disable_numparse=True)]
 
 
-def _about(lines: Sequence[dict[str, Any]]) -> str:
+def _about(lines: Sequence[dict[str, Any]], trains: bool) -> str:
     if any(line["runs"] > 1 for line in lines):
-        return ("Percent. Spread: the standard deviation over seeds, and how many there are. Difference: from the "
-                "first variant, of the same seed.")
+        over = "seeds" if trains else "the runs whose networks label"
+        return (f"Percent. Spread: the standard deviation over {over}, and how many there are. Difference: from the "
+                "first variant with the same.")
+    left_out = "Each variant was trained once" if trains else "All variants stand on the same networks"
     return (f"Percent. Difference: from the first variant; its interval is that of {RESAMPLES:,} paired bootstrap "
-            "draws of the images. All variants stand on the same networks; what others would give is not in it.")
+            f"draws of the images. {left_out}: what other trainings would give is not in it.")
 
 
 def _percent(value: float | None, sign: str = "") -> str:
