@@ -51,7 +51,7 @@ class Study(Strict):
     question: Text
     paper: Text
     trains: bool
-    recipe: Text = "tiny"
+    recipe: Text = "demo"
     set: list[str] = []
     seeds: Annotated[list[int], Field(min_length=1)] = [0]
     rows: Annotated[list[Text], Field(min_length=1)]

@@ -60,7 +60,7 @@ def _bases(study: Study, options: argparse.Namespace) -> list[Path]:
     if study.trains:
         return [options.to / "base"]
     raise UsageError(f"study {options.name} labels with the networks of a run that is there: name it with --from RUN "
-                     "(`python -m stages.run --recipe tiny --run runs/demo` makes one)")
+                     "(`python -m stages.run --recipe demo --run runs/demo` makes one)")
 
 
 def _check(study: Study, runs: Sequence[StudyRun], bases: Sequence[Path], options: argparse.Namespace) -> None:

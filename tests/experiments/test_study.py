@@ -127,7 +127,7 @@ def test_commands_of_a_study_that_trains(files: Path, tmp_path: Path, capsys: py
     labelled = ["stages.infer --run T/{} --aggregate max --ensemble none --split val --device cpu",
                 "stages.evaluate --run T/{} --split val"]
     assert capsys.readouterr().out.replace(str(tmp_path), "T").replace("python -m ", "").splitlines() == [
-        "stages.build_proposals --run T/base --recipe tiny --voc-root images",
+        "stages.build_proposals --run T/base --recipe demo --voc-root images",
         f"stages.train --run T/two-seed7 --stage 1 --device cpu {start} --set seed=7",
         "stages.train --run T/two-seed7 --stage 2 --device cpu",
         *(line.format("two-seed7") for line in labelled),
