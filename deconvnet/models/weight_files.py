@@ -72,7 +72,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _shared_tensors(path: Path, shared: dict[str, Any] | None) -> dict[str, Tensor]:
     if not shared:
         return {}
-    other = existing(path.parent / shared["file"])
+    other = existing(os.path.normpath(path.parent / shared["file"]))
     tensors, told = _read(other)
     if told.get(DIGEST_KEY) != shared["digest"] or not tensors.keys() >= {*shared["tensors"]}:
         raise UserError(f"{path}: shares weights with {other}, which is another file now: fetch both again")
