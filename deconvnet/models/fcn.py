@@ -18,7 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deconvnet import recipe as recipes
@@ -55,6 +54,7 @@ class Fcn(Vgg16Network):
         self.skip_scales = SKIP_SCALES if recipe.scaled_skips else dict.fromkeys(SKIP_SCALES, 1.0)
         self.offsets = crop_offsets(stride, kernel)
         self.add_fully_connected(kernel)
+        self.dropout = nn.Dropout(DROPOUT)
         inputs = {"score_fr": self.fc_channels, "score_pool4": self.channels[3], "score_pool3": self.channels[2]}
         for name in ("score_fr", *SKIPS[stride]):
             self.add_module(name, nn.Conv2d(inputs[name], class_count, 1))
@@ -87,7 +87,7 @@ class Fcn(Vgg16Network):
         for name in ("fc6", "fc7"):
             x = self.layer(name, x)
             if not self.batch_norm:
-                x = F.dropout(x, DROPOUT, self.training)
+                x = self.dropout(x)
         x = self.score_fr(x)
         for upsampling, skip in zip(UPSAMPLINGS[self.stride], SKIPS[self.stride], strict=False):
             fine = getattr(self, skip)(pools[skip] * self.skip_scales[skip])

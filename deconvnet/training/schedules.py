@@ -24,6 +24,7 @@ from deconvnet.recipe import PRESERVE, Recipe
 from deconvnet.run_folder import RunFolder, git_commit
 from deconvnet.runtime import prepare
 from deconvnet.support.errors import UsageError, UserError
+from deconvnet.training import ranks
 from deconvnet.training.bn_measurement import measure_bn_statistics
 from deconvnet.training.bn_start import layers_to_preserve, preserve
 from deconvnet.training.checkpoint import load_checkpoint
@@ -76,24 +77,22 @@ def train_all(run: RunFolder, trainings: Sequence[TrainingSpec], given: Given, r
 def train(run: RunFolder, spec: TrainingSpec, given: Given, resume: bool, device: torch.device) -> None:
     """One training, from its start to its network's file with measured BN statistics [R]."""
     recipe, keys = run.recipe, run.recipe.train
-    examples = make_examples(run, spec)
+    examples = ranks.in_turn(lambda: make_examples(run, spec))
     plan = Plan(spec.name, spec.stage, spec.iterations, spec.batch, spec.micro_batch, keys.validate_every,
                 keys.checkpoint_every, keys.workers)
     model = prepare(build_network(spec.network, recipe), recipe.runtime, device)
     training = Training(model, recipe, spec.solver, plan, examples, run.training(spec.name), device)
     resumed = _begin(training, resume)
     if not resumed:
-        training.origin, training.start_file = _start(run, model, spec, given, examples.training,
-                                                            device)
+        training.origin, training.start_file = ranks.first(
+            lambda: _start(run, model, spec, given, examples.training, device))
         log.info("%s starts from %s", spec.name, training.origin)
-    record_iterations(run)
+    ranks.first(lambda: record_iterations(run))
     _warn_of_older_start(run, spec, training.origin)
-    if resumed and _is_done(run, training):
+    if resumed and ranks.first(lambda: _is_done(run, training)):
         return
     training.run()
-    if spec.bn == MEASURED:
-        training.trace.add(bn_statistics=measure(run, model, spec, examples.training, device))
-    _save_final(run, training, spec)
+    ranks.first(lambda: _finish(run, training, spec))
     for later in training_specs(recipe).values():
         if later.start and later.start.training == spec.name and (run.training(later.name) / "last.pt").is_file():
             origin = load_checkpoint(run.training(later.name) / "last.pt", None, "meta")["origin"]
@@ -199,7 +198,11 @@ def _begin(training: Training, resume: bool) -> bool:
     return True
 
 
-def _save_final(run: RunFolder, training: Training, spec: TrainingSpec) -> None:
+def _finish(run: RunFolder, training: Training, spec: TrainingSpec) -> None:
+    """BN statistics and the network's file."""
+    if spec.bn == MEASURED:
+        learned = training.examples.training
+        training.trace.add(bn_statistics=measure(run, training.model, spec, learned, training.device))
     origin = {"training": spec.name, "iterations": spec.iterations, "started_from": training.origin,
               "recipe": run.recipe.name, "seed": run.recipe.seed, "commit": git_commit(), **run.values("runtime.")}
     save_network(training.model, run.network(spec.name), spec.network, run.recipe, spec.bn, origin)

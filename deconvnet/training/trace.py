@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from deconvnet.schemas import TraceRecord, read_json
 from deconvnet.support.atomic import write_json
 from deconvnet.support.errors import UserError
+from deconvnet.training import ranks
 
 if TYPE_CHECKING:
     from deconvnet.training.trainer import Training
@@ -87,7 +88,7 @@ class Trace:
         self.starts = self._before() if self.iteration else []
         self._validated = self._validated[:0]
         self._example_id = training.examples.training.example_id
-        self._wanted = FIRST * training.plan.batch
+        self._wanted = FIRST * training.plan.batch // ranks.count()
         self.starts.append({
             "iteration": self.iteration,
             "from": training.origin,
@@ -105,6 +106,7 @@ class Trace:
                        for group in training.sgd.optimizer.param_groups],
             "iterations": [],
             "rate_changes": [],
+            **({"ranks": ranks.count()} if ranks.count() > 1 else {}),
         })
         self.write()
 
@@ -146,14 +148,16 @@ class Trace:
         self.write()
 
     def write(self) -> None:
-        """Writes what is known."""
-        write_json(self.path, {"starts": self.starts})
+        """Writes what is known; rank 0 does."""
+        if ranks.rank() == 0:
+            write_json(self.path, {"starts": self.starts})
 
     def _stepped(self, optimizer: Optimizer) -> None:
         self.iteration += 1
         rates = [group["lr"] for group in optimizer.param_groups]
         if self._passes:
-            self.start["iterations"].append({"iteration": self.iteration, "rates": rates, "passes": self._passes})
+            passes = ranks.gathered(self._passes)
+            self.start["iterations"].append({"iteration": self.iteration, "rates": rates, "passes": passes})
             self._passes = []
             self.write()
         elif rates != self._rates:

@@ -24,6 +24,7 @@ from deconvnet.support.atomic import remove_leftovers
 from deconvnet.support.errors import LostWorker, UserError
 from deconvnet.support.interrupts import StopRequest
 from deconvnet.support.progress import progress
+from deconvnet.training import ranks
 from deconvnet.training.checkpoint import load_checkpoint, save_checkpoint
 from deconvnet.training.loading import Batch, load
 from deconvnet.training.log_file import LOG_EVERY, LogFile, Running
@@ -68,13 +69,13 @@ class Training:
         self.folder, self.device = folder, device
         self.accumulation = plan.batch // plan.micro_batch
         self.sgd = ScheduledSgd(model, solver, self.accumulation, plan.stage)
-        self.forward = torch.compile(model) if recipe.runtime.compile else model
+        self.forward: nn.Module = torch.compile(model) if recipe.runtime.compile else model  # type: ignore[assignment]
         self.iteration = 0
         self.best = -1.0
         self.origin = "random numbers, not ImageNet weights"  # what the weights started from, for the record
         self.start_file: Path | None = None  # where they were read
         self.trace = Trace(folder / "trace.json", self.sgd.optimizer)
-        self.batch_indices = torch.empty(0, dtype=torch.int64)  # of the last iteration, for messages
+        self.share: ranks.Share  # of several processes; from run() on
         self.since = Running()
         self.unvalidated = False  # whether the validation that is due after the last iteration was broken off
 
@@ -126,23 +127,25 @@ class Training:
         if self.iteration >= plan.iterations and not self.unvalidated:
             log.info("%s: all %d iterations are done", plan.name, plan.iterations)
             return
-        order = self.trace.drawn(self.examples.order(self.iteration * plan.batch, plan.iterations * plan.batch))
+        self.share = ranks.Share(self.model, self.forward, self.accumulation)
+        order = self.examples.order(self.iteration * plan.batch, plan.iterations * plan.batch)
+        order = self.trace.drawn(ranks.own_part(order, plan.batch))
         batches = load(self.examples.training, order, plan.micro_batch, plan.workers)
         self.model.train()
-        remove_leftovers(self.folder)
-        log_file = LogFile(self.folder / "log.csv", self.iteration)
-        board = SummaryWriter(str(self.folder), purge_step=self.iteration + 1)
+        records = Records(self.folder, self.iteration) if ranks.rank() == 0 else None
         message = "stops after this iteration and keeps it; Ctrl-C again stops at once"
         # The loader is closed within the request: what is raised while torch ends its processes is lost.
-        with (contextlib.closing(board), StopRequest(message) as stop, contextlib.closing(batches),
-              progress(total=plan.iterations, initial=self.iteration, desc=plan.name, unit="iteration") as bar):
+        with (records or contextlib.nullcontext(), StopRequest(message) as stop, contextlib.closing(batches),
+              progress(total=plan.iterations, initial=self.iteration, desc=plan.name, unit="iteration",
+                       disable=records is None) as bar):
             try:
                 while self.unvalidated or self.iteration < plan.iterations:
                     if not self.unvalidated:
                         self._step(batches)
                         bar.update()
                         bar.set_postfix(self.since.in_short(), refresh=False)
-                    self._look(log_file, board)
+                    self._look(records)
+                    stop.asked = ranks.any_of(stop.asked)
                     if self.iteration % plan.checkpoint_every == 0 or self.iteration == plan.iterations or stop.asked:
                         self._save(self.last)
                     stop.stop_if_asked()
@@ -158,7 +161,7 @@ class Training:
         self.iteration += 1
         self.since.add(loss, accuracy, rate, self.plan.batch, time.perf_counter() - began)
 
-    def _look(self, log_file: LogFile, board: SummaryWriter) -> None:
+    def _look(self, records: "Records | None") -> None:
         """Validates and writes to the log after the iterations where that is due."""
         validated = {}
         if self.iteration % self.plan.validate_every == 0 or self.iteration == self.plan.iterations:
@@ -168,46 +171,52 @@ class Training:
             since = self.since
             line = {"iteration": self.iteration, "rate": since.rate, "loss": since.loss,
                     "pixel_accuracy": since.accuracy, "images_per_second": since.speed, **validated}
-            log_file.add(line)
-            for name, value in line.items():
-                board.add_scalar(name, value, self.iteration)
+            if records:
+                records.add(line)
             self.since = Running()
 
     def _iterate(self, source: Iterator[Batch]) -> tuple[float, float]:
-        """One iteration of accumulated passes: its mean loss and pixel accuracy."""
+        """One iteration of accumulated passes, on several ranks a part of them each: its mean loss and pixel accuracy.
+        """
         losses: Tensor | float = 0.0
         right: Tensor | int = 0
         counted: Tensor | int = 0
-        seen: list[Tensor] = []
-        loaded = [next(source) for _ in range(self.accumulation)]  # all of them first: the source may raise LostWorker
-        for pictures, labels, indices in loaded:
-            seen.append(indices)
-            pictures, labels = to_device(pictures, labels, self.recipe.runtime, self.device)
-            with autocast(self.recipe.runtime, self.device):
-                scores = self.forward(pictures)
-            self.trace.passed(pictures, labels, indices, scores, self.model)
-            loss = pixel_loss(scores, labels)
-            (loss / self.accumulation).backward()
-            losses = losses + loss.detach() / self.accumulation
-            valid = labels != VOID
-            right = right + ((scores.argmax(1) == labels) & valid).sum()
-            counted = counted + valid.sum()
-        losses = float(losses)
-        self.batch_indices = torch.cat(seen)
-        if not math.isfinite(losses):
-            raise self._not_finite(f"the loss is {losses}", self.iteration + 1)
+        passes = self.share.passes
+        loaded = [next(source) for _ in range(passes)]  # all of them first: the source may raise LostWorker
+        with self.share.iteration(lambda: self._scores(self.model, *loaded[0][:2])[0]):
+            for number, (pictures, labels, indices) in enumerate(loaded, start=1):
+                with self.share.backward(last=number == passes):
+                    scores, pictures, labels = self._scores(self.share.network, pictures, labels)
+                    self.trace.passed(pictures, labels, indices, scores, self.model)
+                    loss = pixel_loss(scores, labels)
+                    (loss / passes).backward()
+                losses = losses + loss.detach() / self.accumulation
+                valid = labels != VOID
+                right = right + ((scores.argmax(1) == labels) & valid).sum()
+                counted = counted + valid.sum()
+        mean_loss, all_right, all_counted = ranks.summed(float(losses), float(right), float(counted))
+        if not math.isfinite(mean_loss):
+            raise self._not_finite(f"the loss is {mean_loss}", self.iteration + 1)
         self.sgd.step()
-        return losses, float(right) / max(float(counted), 1.0)
+        return mean_loss, all_right / max(all_counted, 1.0)
+
+    def _scores(self, network: nn.Module, pictures: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A loaded batch's scores, and its pictures and labels on the device."""
+        pictures, labels = to_device(pictures, labels, self.recipe.runtime, self.device)
+        with autocast(self.recipe.runtime, self.device):
+            return network(pictures), pictures, labels
 
     def _not_finite(self, what: str, iteration: int) -> UserError:
-        examples = " ".join(self.examples.training.example_id(int(index)) for index in self.batch_indices)
+        batch = self.examples.order((iteration - 1) * self.plan.batch, iteration * self.plan.batch)
+        examples = " ".join(self.examples.training.example_id(index) for _, index in batch)
         good = f"{self.last} is the last good checkpoint" if self.last.is_file() else "no checkpoint was written yet"
         return UserError(f"{what} at iteration {iteration} of {self.plan.name}: {good}; try a smaller learning rate "
                          f"(now {self.sgd.rate:g}). The examples of this batch: {examples}")
 
     def _validate(self) -> dict[str, float]:
-        found = validate(self.model, self.examples.validation, self.examples.validation_indices, self.plan.micro_batch,
-                         self.plan.workers, self.recipe, self.device, self.trace.validating)
+        found = ranks.first(lambda: validate(
+            self.model, self.examples.validation, self.examples.validation_indices, self.plan.micro_batch,
+            self.plan.workers, self.recipe, self.device, self.trace.validating))
         self.trace.write()
         self.unvalidated = False
         accuracy = found["validation_accuracy"]
@@ -225,6 +234,8 @@ class Training:
 
     def _save(self, path: Path) -> None:
         """Writes a checkpoint, unless the last step made a weight infinite while the loss before it was finite."""
+        if ranks.rank():
+            return
         wrong = next((name for name, value in self.model.state_dict().items() if not value.isfinite().all()), None)
         if wrong:
             raise self._not_finite(f"{wrong} holds NaN or infinity", self.iteration)
@@ -244,6 +255,28 @@ class Training:
         if self.device.type == "cuda":
             content["random_cuda"] = torch.cuda.get_rng_state(self.device)
         save_checkpoint(path, self.recipe, content)
+
+
+class Records:
+    """log.csv and TensorBoard's events of a training, open within a `with` block."""
+
+    def __init__(self, folder: Path, iteration: int) -> None:
+        """iteration: at which the training begins or goes on."""
+        remove_leftovers(folder)
+        self.log_file = LogFile(folder / "log.csv", iteration)
+        self.board = SummaryWriter(str(folder), purge_step=iteration + 1)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self.board.close()
+
+    def add(self, line: dict[str, float]) -> None:
+        """line: values by column, the iteration among them."""
+        self.log_file.add(line)
+        for name, value in line.items():
+            self.board.add_scalar(name, value, line["iteration"])
 
 
 def pixel_loss(scores: Tensor, labels: Tensor) -> Tensor:
