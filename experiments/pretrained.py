@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from deconvnet.inference.networks import weights_of_run
-from deconvnet.recipe_files import save_recipe
+from deconvnet.recipe_files import override, save_recipe
 from deconvnet.segmenter import PACKED, PRETRAINED
 from deconvnet.support.atomic import remove_leftovers, write_json
 from deconvnet.support.errors import UsageError
@@ -19,7 +19,8 @@ def main(options: argparse.Namespace) -> None:
     from deconvnet.models.weight_files import read_metadata
 
     record = read_run(options.run)
-    recipe, given = record.recipe, {"deconvnet": options.weights, "fcn8s": options.fcn_weights}
+    recipe = override(record.recipe, ["runtime.precision=fp32"])  # bf16 crawls on processors that lack it
+    given = {"deconvnet": options.weights, "fcn8s": options.fcn_weights}
     if options.to.exists() and not (options.to / "recipe.yaml").is_file():
         raise UsageError(f"--to {options.to}: a folder of something else; expected a new one, or one that this "
                          "command made")
@@ -28,15 +29,14 @@ def main(options: argparse.Namespace) -> None:
     save_recipe(recipe, options.to / "recipe.yaml")
     made_with = record.made_with.model_dump(exclude_unset=True, by_alias=True)
     write_json(options.to / "run.json", {name: value for name, value in made_with.items() if name != "from"})
-    written: Path | None = None
+    paths = {kind: options.to / training / "network.safetensors" for kind, training in PACKED.items()}
     for kind in (one for one in reversed(PACKED) if one in options.model):  # DeconvNet's leaves out what FCN-8s's has
-        weights = weights_of_run(record.folder, kind, given[kind])
+        weights, path = weights_of_run(record.folder, kind, given[kind]), paths[kind]
         about = read_metadata(weights)
-        path = options.to / PACKED[kind] / "network.safetensors"
         path.parent.mkdir(exist_ok=True)
         model = load_network(weights, kind, recipe)
-        save_network(model, path, kind, recipe, about["bn"], about["origin"], compact=True, beside=written)
-        written = path
+        beside = paths["fcn8s"] if kind != "fcn8s" and paths["fcn8s"].is_file() else None
+        save_network(model, path, kind, recipe, about["bn"], about["origin"], compact=True, beside=beside)
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, of {weights.stat().st_size / 1e6:.1f} MB")
 
 
@@ -45,7 +45,7 @@ def parse() -> argparse.ArgumentParser:
     parser = make_parser("experiments.pretrained", __doc__.strip(), "python -m experiments.pretrained runs/voc_vgg")
     parser.add_argument("run", metavar="RUN", type=Path, help="run folder")
     parser.add_argument("--model", nargs="+", choices=tuple(PACKED), default=list(PACKED),
-                        help="which networks (default: both)")
+                        help="which networks (default: both); one that is not named stays as it is in the folder")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="DeconvNet's (default: the run's)")
     parser.add_argument("--fcn-weights", type=Path, metavar="FILE", help="FCN-8s's (default: the run's)")
     parser.add_argument("--to", type=Path, metavar="FOLDER", default=PRETRAINED, help="default: %(default)s")
