@@ -39,7 +39,7 @@ def test_the_box_holds_whole_networks_of_at_most_40_megabytes():
 
 
 def test_the_network_knows_animals(voc_subset):
-    """Of every 20th photograph of val, by ten windows each: of the pixels that show an animal or a person, most are labelled as that."""
+    """Of every 20th photograph of val, ten windows each: most pixels of animals and persons are labelled as that."""
     voc, segmenter = VocFolder(voc_subset, VOC_CLASSES), Segmenter.from_pretrained(False, set=["infer.proposals=10"])
     shown = [VOC_CLASSES.index(name) for name in ("cat", "cow", "dog", "horse", "person", "sheep")]
     right = counted = 0
