@@ -12,12 +12,11 @@ from deconvnet.models.registry import NETWORKS, PARTNERS
 from deconvnet.models.spec import TrainingSpec
 from deconvnet.recipe import Recipe
 
-# Of the time, to guess what is left: processor seconds of the demo's steps (recipe tiny) on x86_64. The trainings' are
-# reckoned from trainings of a tenth of their length.
+# Of the time, to guess what is left: seconds of the demo's steps at commit 9f8ebdd, on 2 cores of an x86_64.
 SHARES = {
-    "build": 23.0, "stage1": 150.0, "stage2": 220.0, "fcn8s": 80.0,
-    "FCN-8s": 6.0, "DeconvNet": 9.0, "DeconvNet+CRF": 9.0, "EDeconvNet": 4.0, "EDeconvNet+CRF": 9.0,
-    "evaluate": 1.0, "reproduce": 3.0, "figures": 20.0, "report": 6.0,
+    "build": 19.0, "stage1": 122.0, "stage2": 178.0, "fcn8s": 59.0,
+    "FCN-8s": 4.0, "DeconvNet": 6.0, "DeconvNet+CRF": 4.0, "EDeconvNet": 3.0, "EDeconvNet+CRF": 5.0,
+    "evaluate": 1.0, "reproduce": 2.0, "figures": 12.0, "report": 3.0,
 }
 TABLE_AGGREGATE = "max"  # of experiments.reproduce, figures and report where none is named
 
