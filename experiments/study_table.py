@@ -33,12 +33,12 @@ def scores_of(run: StudyRun, titles: Sequence[str], split: str) -> dict[str, dic
 
 
 def run_records(runs: Sequence[StudyRun], titles: Sequence[str], split: str) -> list[dict[str, Any]]:
-    """For each run: what was changed, its commit and seed, its whole recipe, its rows."""
+    """For each run: what was changed, its commit and seed, its whole recipe, its rows; folders by name, not by path."""
     records = []
     for run in runs:
         record = read_run(run.folder)
-        records.append({"variant": run.variant.name, "member": run.member, "folder": str(run.folder),
-                        "base": str(run.base), "set": list(run.sets), "vgg16": run.variant.vgg16,
+        records.append({"variant": run.variant.name, "member": run.member, "folder": run.folder.name,
+                        "base": run.base.name, "set": list(run.sets), "vgg16": run.variant.vgg16,
                         "seed": record.recipe.seed, "commit": record.made_with.commit,
                         "recipe": recipe_to_dict(record.recipe), "rows": scores_of(run, titles, split)})
     return records

@@ -55,6 +55,11 @@ def test_cited_files_exist(cited: str) -> None:
     assert (ROOT / cited).exists()
 
 
+@pytest.mark.parametrize("record", sorted((ROOT / "experiments/results").glob("*.json")), ids=lambda path: path.stem)
+def test_recorded_results_name_no_folder_of_one_machine(record: Path) -> None:
+    assert not re.findall(r'"/[^"/]+/[^"]*"', record.read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize("name, file", NAMES)
 def test_cited_names_are_in_the_files_named_with_them(name: str, file: str) -> None:
     text = (ROOT / file).read_text(encoding="utf-8")

@@ -206,11 +206,14 @@ def test_the_table_is_that_of_the_label_maps(trained, base: Path, capsys) -> Non
     assert f"{100 * np.mean(values['one']):.1f}" in text and f"{100 * np.std(values['one'], ddof=1):.1f} of 2" in text
 
 
-def test_the_record_names_each_runs_recipe_commit_and_seed(trained) -> None:
+def test_the_record_names_each_runs_recipe_commit_and_seed(trained, base: Path) -> None:
+    """And no folder of this machine: records are committed."""
     to, _ = trained
     found = json.loads((to / "study.json").read_text())
     assert [(run["variant"], run["seed"]) for run in found["runs"]] == [("two", 0), ("two", 1), ("one", 0), ("one", 1)]
-    assert all(run["commit"] and run["folder"].endswith(f"{run['variant']}-seed{run['seed']}") for run in found["runs"])
+    assert all(run["commit"] and run["folder"] == f"{run['variant']}-seed{run['seed']}" for run in found["runs"])
+    assert {run["base"] for run in found["runs"]} == {base.name}
+    assert str(to) not in (to / "study.json").read_text() and str(base) not in (to / "study.json").read_text()
     recipes = [found["recipe"] | run["recipe"] for run in found["runs"]]
     assert [recipe["train.stage2_from"] for recipe in recipes] == ["best"] * 2 + ["nothing"] * 2
     assert all(recipe["train.iterations"] == [2, 2] and recipe["network.input"] == 32 for recipe in recipes)
