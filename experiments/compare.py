@@ -12,6 +12,7 @@ from deconvnet.run_folder import provenance
 from deconvnet.support.atomic import write_json, write_text
 from deconvnet.support.errors import UsageError
 from experiments.comparison import Compared, common_split, compared_row, open_runs, recipe_table
+from experiments.table1 import percent
 from stages.cli import make_parser, run_command
 
 MOST_RESAMPLES = 1_000_000
@@ -52,8 +53,8 @@ def to_markdown(found: dict[str, Any], images: int) -> str:
                      _table(["", *names], [[key, *map(str, values)] for key, values in row["settings"].items()])]
     text += ["", "## The images that changed most", "", "Mean IoU of the image by itself, in percent.", ""]
     text.append(_table(["row", "run", "image", "before", "after", "difference"], [
-        [row["row"], line["run"], one["id"], _percent(one["before"]), _percent(one["after"]),
-         _percent(one["difference"], "+")]
+        [row["row"], line["run"], one["id"], percent(one["before"]), percent(one["after"]),
+         percent(one["difference"], "+")]
         for row in found["rows"] for line in row["runs"] for one in line.get("changed", [])[:images]]))
     return "\n".join(text) + "\n"
 
@@ -62,10 +63,10 @@ def _rows(rows: Sequence[dict[str, Any]]) -> str:
     lines = []
     for row in rows:
         for line in row["runs"]:
-            cells = [row["row"], line["run"], _percent(line["mean_iou"]), _percent(line.get("pixel_accuracy"))]
+            cells = [row["row"], line["run"], percent(line["mean_iou"]), percent(line.get("pixel_accuracy"))]
             if "difference" in line:
-                cells += [_percent(line["difference"], "+"),
-                          f"{_percent(line['low'], '+')} to {_percent(line['high'], '+')}"]
+                cells += [percent(line["difference"], "+"),
+                          f"{percent(line['low'], '+')} to {percent(line['high'], '+')}"]
             lines.append(cells + [""] * (6 - len(cells)))
     return _table(["", "run", "mean IoU", "pixel accuracy", "difference", "95 % interval"], lines)
 
@@ -74,10 +75,6 @@ def _about_interval(interval: dict[str, Any]) -> str:
     return (f"The interval of the difference of mean IoU is that of {interval['resamples']:,} paired bootstrap draws "
             f"of the images (seed {interval['seed']}): how far other images like these might move it. Another training "
             "with another seed moves it too, which one run cannot tell.")
-
-
-def _percent(value: float | None, sign: str = "") -> str:
-    return "-" if value is None or value != value else f"{100 * value:{sign}.1f}"
 
 
 def _table(header: list[str], rows: list[list[Any]]) -> str:

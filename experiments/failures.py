@@ -17,6 +17,7 @@ from deconvnet.data.dataset import DATA_SETS, SegmentationDataset
 from deconvnet.data.images import read_label_png
 from deconvnet.data.palette import voc_palette
 from deconvnet.evaluation.scoring import check_predictions, score
+from deconvnet.reporting.gallery import shares
 from deconvnet.support.atomic import atomic_write
 from deconvnet.support.errors import UsageError
 from experiments.records import read_run
@@ -50,18 +51,16 @@ def worst(voc: SegmentationDataset, image_ids: list[str], folder: Path, count: i
             for one in sorted(measured, key=lambda one: one.mean_iou)[:count]]
 
 
-def shares(labels: np.ndarray, classes: list[str]) -> str:
+def told(labels: np.ndarray, classes: list[str]) -> str:
     """What a label map shows beside background, largest first, void not counted: 'cat 34 %, sofa 5 %'."""
-    counted = np.bincount(labels[labels != VOID], minlength=len(classes)) / max(1, (labels != VOID).sum())
-    order = sorted(range(1, len(classes)), key=lambda label: -counted[label])
-    return ", ".join(f"{classes[label]} {100 * counted[label]:.0f} %" for label in order
-                     if counted[label] >= LEAST) or "background only"
+    return ", ".join(f"{classes[label]} {100 * share:.0f} %" for label, share in shares(labels).items()
+                     if label and share >= LEAST) or "background only"
 
 
 def described(failures: list[Failure], classes: list[str]) -> str:
     """A Markdown list."""
-    return "\n".join(f"{number}. {one.image_id}, mean IoU {100 * one.iou:.1f}: shows {shares(one.truth, classes)}; "
-                     f"labelled {shares(one.predicted, classes)}" for number, one in enumerate(failures, 1))
+    return "\n".join(f"{number}. {one.image_id}, mean IoU {100 * one.iou:.1f}: shows {told(one.truth, classes)}; "
+                     f"labelled {told(one.predicted, classes)}" for number, one in enumerate(failures, 1))
 
 
 def draw(failures: list[Failure], classes: list[str], path: Path) -> None:

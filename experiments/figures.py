@@ -1,4 +1,4 @@
-"""Pictures of a run: the paper's figures, a sheet of segmentations beside the truth, the curves of its trainings."""
+"""Pictures of a run: the paper's figures, the curves of its trainings, a sheet of segmentations beside the truth."""
 
 import argparse
 import logging
@@ -22,14 +22,14 @@ log = logging.getLogger(__name__)
 
 # Matplotlib and torch are imported where they are used: --help needs neither.
 
-ALONE = ("sheet", "curves")  # PNGs beside the table, as `python -m experiments.reproduce` places that
+SHEET = "sheet"  # a PNG beside the table, as `python -m experiments.reproduce` places that
 MOST_ROWS = 200  # images in the sheet
 MOST_CURVE_IMAGES = 100_000
 
 
 def main(options: argparse.Namespace) -> None:
-    """The sheet, the curves beside it, and the figures with their list."""
-    from experiments.pictures.shown import NotThere, ShownRun
+    """The sheet, and the figures with their list."""
+    from experiments.pictures.shown import ShownRun
 
     record = read_run(options.run)
     run = record.folder
@@ -42,15 +42,9 @@ def main(options: argparse.Namespace) -> None:
         raise UsageError(f"--out {out}: expected a file name that ends in .png")
     _check_names(options, shown.image_ids, run.recipe.data.classes)
     images = chosen_images(options.images, shown.image_ids)
-    wanted = options.only or [*ALONE, *FIGURES]
-    if "sheet" in wanted:
+    wanted = options.only or [SHEET, *FIGURES]
+    if SHEET in wanted:
         draw_sheet(shown, images, out)
-    if "curves" in wanted:
-        try:
-            draw_curves(shown, out.with_name("curves.png"))
-        except NotThere:
-            if options.only:
-                raise
     names = [name for name in FIGURES if name in wanted]
     if names:
         draw_figures(shown, names, options.to or options.run / "report" / "figures", bool(options.only), options.png)
@@ -76,16 +70,6 @@ def draw_sheet(shown: "ShownRun", image_ids: list[str], path: Path) -> None:
     with styled():
         save(sheet(read_sheet(shown, image_ids), shown.classes), path)
     print(f"wrote {path}: {len(image_ids)} of {len(shown.image_ids)} images of {shown.split}")
-
-
-def draw_curves(shown: "ShownRun", path: Path) -> None:
-    """Writes the curves of the trainings. Raises NotThere when there is no log."""
-    from experiments.pictures.style import save, styled
-    from experiments.pictures.training import curves, read_logs
-
-    with styled():
-        save(curves(read_logs(shown.run.root, shown.recipe)), path)
-    print(f"wrote {path}")
 
 
 def draw_figures(shown: "ShownRun", names: list[str], folder: Path, all_needed: bool, png_only: bool) -> None:
@@ -159,9 +143,9 @@ def chosen_images(text: str, known: list[str]) -> list[str]:
 def figure_names(text: str) -> list[str]:
     """Names of figures from "comparison,training"."""
     names = text.split(",")
-    unknown = [name for name in names if name not in (*ALONE, *FIGURES)]
+    unknown = [name for name in names if name not in (SHEET, *FIGURES)]
     if unknown:
-        raise argparse.ArgumentTypeError(f"{short(unknown[0])}: expected some of {', '.join((*ALONE, *FIGURES))}")
+        raise argparse.ArgumentTypeError(f"{short(unknown[0])}: expected some of {', '.join((SHEET, *FIGURES))}")
     return names
 
 
@@ -170,7 +154,7 @@ def parse() -> argparse.ArgumentParser:
     parser = make_parser("experiments.figures", __doc__.strip(), "python -m experiments.figures runs/voc --images 12")
     parser.add_argument("run", metavar="RUN", type=Path, help="run folder")
     parser.add_argument("--only", type=figure_names, default=[], metavar="NAME,NAME,...",
-                        help=f"these alone, of {', '.join((*ALONE, *FIGURES))} (default: all whose inputs are there)")
+                        help=f"these alone, of {', '.join((SHEET, *FIGURES))} (default: all whose inputs are there)")
     parser.add_argument("--image", metavar="ID", help="for the figures of one image (default: each by its own rule)")
     parser.add_argument("--classes", type=lambda text: text.split(","), default=[], metavar="NAME,NAME,...",
                         help="of the probability maps (default: the four with most pixels in the split)")
@@ -184,7 +168,7 @@ def parse() -> argparse.ArgumentParser:
     parser.add_argument("--images", default="8", metavar="N|ID,ID,...",
                         help="of the sheet: how many, evenly spaced in the split's list, or their ids (default: 8)")
     parser.add_argument("--out", type=Path, metavar="FILE.png",
-                        help="the sheet (default: RUN/report/sheet.png); curves.png is written beside it")
+                        help="the sheet (default: RUN/report/sheet.png)")
     return parser
 
 

@@ -13,6 +13,7 @@ from tabulate import tabulate
 
 from deconvnet.conventions import VOC_CLASSES
 from deconvnet.data.voc import VocFolder
+from deconvnet.data.windows import overlap
 from deconvnet.recipe import MOST_BOXES, Proposals, Recipe
 from deconvnet.recipe_limits import short
 from deconvnet.run_folder import provenance
@@ -28,15 +29,14 @@ OBJECTS_AT_ONCE = 500  # compared with all boxes: about 100 MB
 MOST_COUNTS = 100
 
 
-def best_overlaps(objects: np.ndarray, boxes: np.ndarray, counts: list[int]) -> np.ndarray:
-    """The best IoU of each object (int O x 4) among the first `count` boxes (int N x 4): O x len(counts)."""
-    top_left = np.maximum(objects[:, None, :2], boxes[None, :, :2])
-    bottom_right = np.minimum(objects[:, None, 2:], boxes[None, :, 2:])
-    common = np.clip(bottom_right - top_left, 0, None).astype(np.int64).prod(2)
-    object_areas = (objects[:, 2:] - objects[:, :2]).astype(np.int64).prod(1)
-    box_areas = (boxes[:, 2:] - boxes[:, :2]).astype(np.int64).prod(1)
-    overlaps = common / (object_areas[:, None] + box_areas[None] - common)
-    return np.stack([overlaps[:, :count].max(1, initial=0.0) for count in counts], 1)
+def best_so_far(objects: np.ndarray, boxes: np.ndarray, most: int) -> np.ndarray:
+    """The best IoU of each object (int O x 4) with the first 1, 2, ..., `most` boxes (int N x 4): float64 O x most."""
+    table = np.zeros((len(objects), most))
+    if len(boxes):
+        running = np.maximum.accumulate(overlap(objects, boxes[:most]), axis=1)
+        table[:, : running.shape[1]] = running
+        table[:, running.shape[1]:] = running[:, -1:]
+    return table
 
 
 def measure_recall(work: ProposalWork, split: str, counts: list[int]) -> tuple[int, dict[str, list[float]]]:
@@ -47,7 +47,7 @@ def measure_recall(work: ProposalWork, split: str, counts: list[int]) -> tuple[i
         boxes, _ = work.propose(voc.read_image(image_id))
         objects = np.array([item.box for item in voc.objects(image_id)], np.int32).reshape(-1, 4)
         for some in np.array_split(objects, 1 + len(objects) // OBJECTS_AT_ONCE):
-            best.append(best_overlaps(some, boxes, counts))
+            best.append(best_so_far(some, boxes, max(counts))[:, np.array(counts) - 1])
     found = np.concatenate(best)
     if len(found) == 0:
         raise UsageError(f"{split}: its images have no object; recall needs some")

@@ -118,7 +118,7 @@ def step_times(run: Path) -> list[tuple[str, str]]:
 def figures(report: Path) -> list[dict[str, str]]:
     """Title, caption and data URI of what experiments.figures has drawn, a PNG or an SVG, whichever is smaller.
 
-    Without a list of them: the sheet and the curves. Raises UserError for a damaged list.
+    Without a list of them: the sheet. Raises UserError for a damaged list.
     """
     folder, found = report / "figures", []
     for one in listed_figures(folder / "figures.json"):
@@ -126,9 +126,11 @@ def figures(report: Path) -> list[dict[str, str]]:
         if files:
             uri = file_uri(min(files, key=lambda path: path.stat().st_size))
             found.append({"title": one.title, "caption": one.caption, "uri": uri})
-    plain = {"curves": "Training curves", "sheet": "Images, truth and label maps, evenly spaced in the split's list"}
-    there = {title: report / f"{name}.png" for name, title in plain.items() if (report / f"{name}.png").is_file()}
-    return found or [{"title": title, "caption": "", "uri": file_uri(path)} for title, path in there.items()]
+    sheet = report / "sheet.png"
+    if not found and sheet.is_file():
+        found.append({"title": "Images, truth and label maps, evenly spaced in the split's list", "caption": "",
+                      "uri": file_uri(sheet)})
+    return found
 
 
 def parse() -> argparse.ArgumentParser:

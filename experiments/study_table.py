@@ -17,7 +17,7 @@ from deconvnet.schemas import Metrics, read_json
 from experiments.records import read_run
 from experiments.studies import Study
 from experiments.study_runs import StudyRun, chosen_rows
-from experiments.table1 import class_mean
+from experiments.table1 import class_mean, percent
 
 RESAMPLES, SEED = 2000, 0  # of the paired bootstrap
 
@@ -115,17 +115,17 @@ def markdown_table(lines: Sequence[dict[str, Any]]) -> str:
     rows = []
     for line in lines:
         apart = line["differences"]
-        mean = _percent(statistics.fmean(one["difference"] for one in apart), "+") if apart else ""
-        each = (", ".join(_percent(one["difference"], "+") for one in apart) if several else
-                " to ".join(_percent(apart[0][end], "+") for end in ("low", "high")) if apart else "")
-        spread = [f"{_percent(line['spread'])} of {line['runs']}"] if several else []
-        rows.append([line["row"], line["variant"], _percent(line["mean_iou"]), *spread,
-                     _percent(line["pixel_accuracy"]), mean, each])
+        mean = percent(statistics.fmean(one["difference"] for one in apart), "+") if apart else ""
+        each = (", ".join(percent(one["difference"], "+") for one in apart) if several else
+                " to ".join(percent(apart[0][end], "+") for end in ("low", "high")) if apart else "")
+        spread = [f"{percent(line['spread'])} of {line['runs']}"] if several else []
+        rows.append([line["row"], line["variant"], percent(line["mean_iou"]), *spread,
+                     percent(line["pixel_accuracy"]), mean, each])
     return tabulate(rows, header, tablefmt="pipe", disable_numparse=True)
 
 
 def _choice(choice: dict[str, Any]) -> list[str]:
-    lines = [[name, _percent(value)] for name, value in choice["mean_iou"].items()]
+    lines = [[name, percent(value)] for name, value in choice["mean_iou"].items()]
     return [f"Chosen by {choice['row']} on {choice['images']} images of the training split {choice['split']}: "
             f"**{choice['chosen']}**.", "",
             tabulate(lines, ["variant", f"mean IoU on {choice['split']}"], tablefmt="pipe", disable_numparse=True)]
@@ -139,10 +139,6 @@ def _about(lines: Sequence[dict[str, Any]], trains: bool) -> str:
     left_out = "Each variant was trained once" if trains else "All variants stand on the same networks"
     return (f"Percent. Difference: from the first variant; its interval is that of {RESAMPLES:,} paired bootstrap "
             f"draws of the images. {left_out}: what other trainings would give is not in it.")
-
-
-def _percent(value: float | None, sign: str = "") -> str:
-    return "-" if value is None else f"{100 * value:{sign}.1f}"
 
 
 def write_record(study: Study, runs: Sequence[StudyRun], split: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The paper's Table 1, and what a run or the VOC server's file has for its rows."""
 
 import csv
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,11 @@ def class_mean(iou: Mapping[str, float | None], names: list[str]) -> float | Non
     """Mean IoU over those of `names` that have one, as deconvnet/evaluation/metrics.py; None where none has."""
     values = [value for name in names if (value := iou[name]) is not None]
     return sum(values) / len(values) if values else None
+
+
+def percent(value: float | None, sign: str = "") -> str:
+    """A fraction as a percentage; "-" for none and NaN. sign: "+" for one before positive numbers, too."""
+    return "-" if value is None or math.isnan(value) else f"{100 * value:{sign}.1f}"
 
 
 def read_result(row: Row, run: Path, split: str, classes: list[str]) -> Result:

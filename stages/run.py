@@ -57,8 +57,6 @@ def run_all(run: Path, done: Done) -> None:
           f"  {report / 'table1.md'} (and .csv, .json)\n"
           f"sheet of pictures (image, truth, and the label maps of each row):\n"
           f"  {report / 'sheet.png'}\n"
-          f"training curves:\n"
-          f"  {report / 'curves.png'}\n"
           f"the paper's figures, as PNG and SVG:\n"
           f"  {report / 'figures'}\n"
           f"all of it and every image, to look through in a browser:\n"

@@ -3,10 +3,10 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from deconvnet.data.windows import overlap
 from experiments.pictures import Drawn
 from experiments.pictures.shown import NotThere, ShownRun
 from experiments.pictures.style import BLUE, VERMILION
+from experiments.proposal_recall import best_so_far
 
 OVERLAPS = {0.5: BLUE, 0.7: VERMILION}
 
@@ -33,16 +33,6 @@ def draw(shown: ShownRun) -> Drawn:
                  {"objects": len(found), "boxes": told,
                   **{f"recall_at_{level}": [float(own[count - 1]) for count in told]
                      for level, own in recall.items()}})
-
-
-def best_so_far(objects: np.ndarray, boxes: np.ndarray, most: int) -> np.ndarray:
-    """The best IoU of each object (int O x 4) with the first 1, 2, ..., `most` boxes (int N x 4): float64 O x most."""
-    table = np.zeros((len(objects), most))
-    if len(boxes):
-        running = np.maximum.accumulate(overlap(objects, boxes[:most]), axis=1)
-        table[:, : running.shape[1]] = running
-        table[:, running.shape[1]:] = running[:, -1:]
-    return table
 
 
 def curves(recall: dict[float, np.ndarray], used: int) -> Figure:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from deconvnet.data.palette import voc_palette, write_label_png
 from deconvnet.recipe_files import load_recipe, save_recipe
-from experiments.failures import main, parse, shares
+from experiments.failures import main, parse, told
 from stages.cli import run_command
 
 CLASSES = ["background", "cat", "dog"]
@@ -65,7 +65,7 @@ def test_the_worst_come_first(run, capsys):
 
 def test_void_is_not_counted():
     labels = np.array([[255, 255, 1, 0]], np.uint8)
-    assert shares(labels, CLASSES) == "cat 50 %"
+    assert told(labels, CLASSES) == "cat 50 %"
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -1,4 +1,4 @@
-"""The sheet and the curves: what is where in the PNG, which images, and the command's errors."""
+"""The sheet and the training curves: what is where in the PNG, which images, and the command's errors."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ def figures(*arguments: object) -> int:
 
 
 def sheet_of(*arguments: object) -> int:
-    return figures(*arguments, "--only", "sheet,curves")
+    return figures(*arguments, "--only", "sheet")
 
 
 def colours(path: Path) -> dict[tuple[int, int, int], np.ndarray]:
@@ -85,18 +85,17 @@ def test_the_command_leaves_out_rows_that_were_not_run(run: Path, capsys: pytest
     middles = [np.median(found[tuple(map(int, palette[label]))]) for label in (1, 2, 3)]
     wide = Image.open(run / "report/sheet.png").width
     assert middles == pytest.approx([1.5 * wide / 4, 2.5 * wide / 4, 3.5 * wide / 4], abs=wide / 20)
-    assert not (run / "report/curves.png").exists()
     first = (run / "report/sheet.png").read_bytes()
     assert figures(run, "--images", "01,04", "--only", "sheet") == 0
     assert (run / "report/sheet.png").read_bytes() == first  # 2 of 6 are these; the same pictures, the same bytes
 
 
-def test_curves_are_written_beside_the_sheet(run: Path, tmp_path: Path) -> None:
+def test_curves_are_a_figure_of_their_own(run: Path, tmp_path: Path) -> None:
     for name in ("stage1", "stage2", "fcn8s"):
         (run / name).mkdir()
         (run / name / "log.csv").write_text(LOG + "20,0.01,2.5,0.3,,,,90\n40,0.01,2.0,0.4,2.2,0.35,0.1,90\n")
-    assert sheet_of(run, "--out", tmp_path / "pictures/all.png") == 0
-    assert Image.open(tmp_path / "pictures/curves.png").width > 900  # DeconvNet's and FCN's beside each other
+    assert figures(run, "--only", "training", "--to", tmp_path / "pictures") == 0
+    assert Image.open(tmp_path / "pictures/training.png").width > 900  # DeconvNet's and FCN's beside each other
     log = read_log(run / "stage1/log.csv")
     np.testing.assert_array_equal(log["validation_accuracy"], [np.nan, 0.35])
     assert log["loss"].tolist() == [2.5, 2.0]

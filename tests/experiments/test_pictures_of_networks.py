@@ -19,7 +19,6 @@ from experiments.pictures.adding import ORDERS, labels_by_count, score_proposals
 from experiments.pictures.balance import windows_by_class
 from experiments.pictures.object_window import object_window
 from experiments.pictures.probabilities import largest_classes
-from experiments.pictures.proposal_recall import best_so_far
 from experiments.pictures.proposals_curve import about_objects, measures
 from experiments.pictures.shown import NotThere, ShownRun, class_iou
 from experiments.pictures.unpooling import busiest_channel, busiest_part
@@ -212,20 +211,6 @@ def test_the_curves_measures_are_counted() -> None:
     assert {name: values[0] for name, values in told.items()} == pytest.approx({
         "mean_iou": (3 / 5 + 1 / 5 + 1 / 3) / 3, "objects_right": 2 / 5, "objects_missed": 1 / 5,
         "objects_confused": 2 / 5, "background_as_object": 1 / 4})
-
-
-def test_recall_of_the_first_boxes() -> None:
-    random = np.random.default_rng(2)
-    objects, boxes = (np.concatenate([low, low + random.integers(4, 30, low.shape)], axis=1)
-                      for low in (random.integers(0, 40, (3, 2)), random.integers(0, 40, (8, 2))))
-    table = best_so_far(objects, boxes, 10)
-    for number, one in enumerate(objects):
-        best = 0.0
-        for count in range(10):
-            if count < len(boxes):
-                best = max(best, overlap_of(one, boxes[count]))
-            assert table[number, count] == pytest.approx(best)
-    assert best_so_far(objects, boxes[:0], 4).tolist() == [[0.0] * 4] * 3
 
 
 def test_balance_repeats_each_class_until_all_are_equal() -> None:

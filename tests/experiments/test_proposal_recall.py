@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from experiments.proposal_recall import best_overlaps, main, parse
+from experiments.proposal_recall import best_so_far, main, parse
 from stages.cli import run_command
 
 
@@ -21,11 +21,12 @@ def random_boxes(random: np.random.Generator, count: int) -> np.ndarray:
 
 @given(st.integers(0, 4), st.integers(0, 9), st.integers(0, 2**32 - 1))
 @settings(max_examples=50, deadline=None)
-def test_best_overlaps_equal_a_count_of_pixels(objects: int, boxes: int, seed: int) -> None:
+def test_the_best_so_far_equal_a_count_of_pixels(objects: int, boxes: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     truths, proposals, counts = random_boxes(random, objects), random_boxes(random, boxes), [1, 3, 100]
-    found = best_overlaps(truths, proposals, counts)
-    assert found.shape == (objects, 3)
+    table = best_so_far(truths, proposals, 100)
+    assert table.shape == (objects, 100)
+    found = table[:, [count - 1 for count in counts]]
 
     def pixels(box: np.ndarray) -> set[tuple[int, int]]:
         return {(x, y) for x in range(box[0], box[2]) for y in range(box[1], box[3])}

@@ -117,16 +117,16 @@ def test_the_paper_is_of_another_task(tmp_path: Path) -> None:
 
 
 def test_figures(made: Path, tmp_path: Path) -> None:
-    """What experiments.figures lists, as PNG or SVG, whichever is smaller; else the sheet and the curves."""
+    """What experiments.figures lists, as PNG or SVG, whichever is smaller; else the sheet."""
     folder = tmp_path / "figures"
     folder.mkdir()
     (folder / "a.png").write_bytes(b"x" * 10)
     (folder / "a.svg").write_bytes(b"x" * 11)
     (folder / "b.svg").write_bytes(b"x")
-    for name in ("sheet", "curves"):
-        (tmp_path / f"{name}.png").write_bytes(b"y")
-    assert [one["title"] for one in figures(tmp_path)] == ["Training curves", "Images, truth and label maps, evenly "
-                                                           "spaced in the split's list"]
+    assert figures(tmp_path) == []
+    (tmp_path / "sheet.png").write_bytes(b"y")
+    assert [one["title"] for one in figures(tmp_path)] == ["Images, truth and label maps, evenly spaced in the split's "
+                                                           "list"]
     listed = [{"name": "a", "title": "A", "caption": "c", "png": "a.png", "svg": "a.svg"},
               {"name": "curves", "title": "B", "caption": "", "png": "gone.png", "svg": "b.svg"}]
     (folder / "figures.json").write_text(json.dumps(listed))

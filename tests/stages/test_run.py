@@ -269,7 +269,7 @@ def test_twice_in_a_row_at_the_smallest_size(tmp_path: Path, capfd: pytest.Captu
     assert "different tasks" in first and "not run" not in first and "sheet.png" in first
     assert first.count("\n$ python -m ") == 17 and " is done: " not in first
     assert "\nstep 1 of 17\n" in first and first.count(" left\n") == 16
-    for name in ("table1.md", "table1.csv", "table1.json", "sheet.png", "curves.png", "report.html"):
+    for name in ("table1.md", "table1.csv", "table1.json", "sheet.png", "figures/training.png", "report.html"):
         assert (tmp_path / "run" / "report" / name).stat().st_size > 0
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert len([path for path in files if path.match("predictions/*/*/*.png")]) == 5 * 4

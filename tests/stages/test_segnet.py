@@ -103,7 +103,7 @@ def test_it_has_its_row_and_its_pictures(run: Path, capsys: pytest.CaptureFixtur
     described = json.loads((run / "report" / "table1.json").read_text())["run"]["Training, segnet"]
     assert described.startswith("width 0.0625, canvas 128; 3 of 3 iterations of 4 images")
     assert run_command(figures.parse(), figures.main, [str(run)]) == 0
-    assert (run / "report" / "sheet.png").is_file() and (run / "report" / "curves.png").is_file()
+    assert (run / "report" / "sheet.png").is_file() and (run / "report" / "figures" / "training.png").is_file()
 
 
 def test_with_windows_it_sees_what_deconvnet_sees(tmp_path: Path) -> None:
