@@ -13,11 +13,13 @@ from tabulate import tabulate
 from deconvnet.data.dataset import DATA_SETS, SegmentationDataset
 from deconvnet.data.voc import VocFolder, check_split
 from deconvnet.evaluation.comp6 import pack_comp6
-from deconvnet.evaluation.metrics import ConfusionMatrix, chosen_classes
+from deconvnet.evaluation.metrics import ConfusionMatrix, chosen_classes, or_none
 from deconvnet.evaluation.scoring import (
     SCORE_FILES,
+    ImageScore,
     check_predictions,
     has_masks,
+    image_mean,
     images_csv,
     images_summary,
     prediction_classes,
@@ -83,14 +85,15 @@ def _names(folders: list[Path]) -> str:
     return ", ".join(path.name for path in folders) or "those that stages.infer makes"
 
 
-def print_table(confusion: ConfusionMatrix, subset: list[str]) -> None:
-    """Prints the four metrics and the per-class IoU, in percent, one column under the other."""
+def print_table(confusion: ConfusionMatrix, images: list[ImageScore], subset: list[str]) -> None:
+    """Prints the four metrics, the mean of the images' own mean IoU and the per-class IoU, in percent, one column."""
     print(f"{confusion.images:,} images, {int(confusion.counts.sum()):,} labelled pixels; percent\n")
     rows = [
         ("pixel accuracy", confusion.pixel_accuracy()),
         ("mean accuracy", confusion.mean_accuracy()),
         ("mean IoU", confusion.mean_iou()),
         ("frequency weighted IoU", confusion.frequency_weighted_iou()),
+        ("images' own mean IoU", image_mean(images)),
     ]
     if subset:
         rows.append((f"mean IoU of {len(subset)}", confusion.mean_iou(subset)))
@@ -138,8 +141,8 @@ def _evaluate(asked: Asked, folder: Path, image_ids: list[str], subset: list[str
     confusion, images = score(voc, image_ids, folder)
     if not confusion.counts[:, 1:].any():
         log.warning("WARNING: every scored pixel is predicted %s: has the network learned anything?", voc.classes[0])
-    print_table(confusion, subset)
-    metrics = {"split": split, **confusion.summary()}
+    print_table(confusion, images, subset)
+    metrics = {"split": split, **confusion.summary(), "image_mean_iou": or_none(image_mean(images))}
     if subset:
         value = confusion.mean_iou(subset)
         metrics["subset"] = {"classes": subset, "mean_iou": None if math.isnan(value) else value}

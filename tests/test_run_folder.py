@@ -148,6 +148,20 @@ def test_a_copied_run_does_not_fall_back_on_generated_images(made, tmp_path, mon
     assert opened("--run", made, "--voc-root", tmp_path / "voc").voc_root == tmp_path / "voc"
 
 
+def test_the_synthetic_set_is_of_the_recipes_classes(tmp_path, monkeypatch):
+    """Each number of classes has a folder of its own: a run of other classes is not refused for want of another."""
+    asked = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DECONVNET_VOC_ROOT", raising=False)
+    monkeypatch.setattr(run_folder, "generate", lambda folder, **given: asked.append((folder, given)) or folder)
+    monkeypatch.setattr(run_folder.RunFolder, "voc", lambda self: None)
+    for name, classes in (("demo", 10), ("tiny", 20)):
+        opened("--run", tmp_path / name, "--recipe", name)
+        folder, given = asked.pop()
+        assert folder == Path("data/synthetic", f"{classes}-classes")
+        assert given["class_names"] == load_recipe(name).data.classes and len(given["class_names"]) == classes + 1
+
+
 @pytest.mark.parametrize("share", [0, 0.2, 0.5, 0.9])
 def test_a_recipe_that_was_cut_is_no_other_recipe(made, share):
     """What a cut took must not come back as the paper's value, which every key has as its default."""

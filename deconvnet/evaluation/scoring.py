@@ -94,6 +94,12 @@ def score(voc: SegmentationDataset, image_ids: list[str], folder: Path) -> tuple
     return confusion, images
 
 
+def image_mean(images: list[ImageScore]) -> float:
+    """The mean of the images' own mean IoU, a fraction; NaN without any image that has one."""
+    own = [one.mean_iou for one in images if not np.isnan(one.mean_iou)]
+    return float(np.mean(own)) if own else float("nan")
+
+
 def images_summary(images: list[ImageScore], classes: list[str]) -> list[dict[str, Any]]:
     """One entry for each image, for a JSON file; None where there is nothing to measure."""
     return [{"id": one.image_id, "pixel_accuracy": or_none(one.pixel_accuracy), "mean_iou": or_none(one.mean_iou),

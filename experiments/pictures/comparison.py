@@ -38,11 +38,13 @@ def draw(shown: ShownRun) -> Drawn:
                         for label in _labels(shown, shown.image_ids[index])})
     figure = picture_grid(rows, ["image", "truth", "FCN-8s", "DeconvNet", "EDeconvNet", "EDeconvNet\n+CRF",
                                  "its errors"], occurring, shown.classes, cell=1.3, with_errors=True)
-    sizes = ", ".join(f"{len(chosen)}: {name}" for name, chosen in found.items())
+    counts = {name: int((difference(iou["FCN-8s"], iou["DeconvNet"], iou["EDeconvNet"]) > 0).sum())
+              for name, difference in GROUPS.items()}
+    sizes = "; ".join(f"{name} in {count} of them" for name, count in counts.items())
     return Drawn(figure, "FCN-8s, DeconvNet and their ensemble (the paper's Figure 7)",
                  f"Of {shown.data} those with the largest difference in the image's own mean IoU (percent, below each "
-                 f"label map), each image in one group at most ({sizes}). The last column shows where EDeconvNet+CRF "
-                 "is wrong, and how; void is grey.", numbers)
+                 f"label map), each image in one group at most. {sizes}. The last column shows where EDeconvNet+CRF "
+                 "is wrong, and how; void is grey.", {"better": counts, "shown": numbers})
 
 
 def groups(fcn: np.ndarray, deconvnet: np.ndarray, both: np.ndarray, each: int) -> dict[str, list[int]]:

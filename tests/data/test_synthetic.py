@@ -167,6 +167,11 @@ def test_only_some_classes_labelled_in_their_order(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="class 'unicorn' cannot be drawn: expected classes of VOC"):
         generate(tmp_path / "other", 6, 2, SEED, 100, ["background", "unicorn"])
     assert not (tmp_path / "other").exists()
+    done = subprocess.run([sys.executable, "-m", "experiments.synthetic_voc", tmp_path / "again", "--classes=cow,bird",
+                           "--train", "6", "--val", "2", "--seed", str(SEED), "--side", "100"], cwd=REPOSITORY,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "again/VOC2012") == contents(tmp_path / "VOC2012")
 
 
 def test_objects_overlap_and_have_many_sizes(folder: Path) -> None:

@@ -120,7 +120,8 @@ def test_what_is_asked_for_by_name_is_needed(run: Path, capsys: pytest.CaptureFi
 
 def test_groups_of_the_comparison_are_picked_by_measured_iou(run: Path) -> None:
     assert figures(run, "--only", "comparison") == 0
-    told = json.loads((run / "report/figures/comparison.json").read_text())["numbers"]
+    numbers = json.loads((run / "report/figures/comparison.json").read_text())["numbers"]
+    told = numbers["shown"]
     # Image 2: FCN-8s misses 25 columns, DeconvNet 15, the ensemble none; each image is in one group only.
     assert {name: list(images) for name, images in told.items()} == {
         "DeconvNet is better than FCN-8s": ["01", "02"], "FCN-8s is better than DeconvNet": ["00"],
@@ -130,6 +131,10 @@ def test_groups_of_the_comparison_are_picked_by_measured_iou(run: Path) -> None:
             for title, row in (("FCN-8s", 0), ("DeconvNet", 1), ("EDeconvNet", 3)):
                 image = IDS.index(image_id)
                 assert iou[title] == pytest.approx(mean_iou(labels_of(row, image), truth_of(image)))
+    own = [[mean_iou(labels_of(row, image), truth_of(image)) for row in (0, 1, 3)] for image in range(len(IDS))]
+    assert list(numbers["better"].values()) == [sum(deconvnet > fcn for fcn, deconvnet, _ in own),
+                                                sum(fcn > deconvnet for fcn, deconvnet, _ in own),
+                                                sum(both > max(fcn, deconvnet) for fcn, deconvnet, both in own)]
 
 
 def test_groups() -> None:

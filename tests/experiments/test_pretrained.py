@@ -89,6 +89,13 @@ def test_a_trunk_that_both_networks_have_is_kept_once(case, run, tmp_path):
         load_network(path, "deconvnet", recipe)
 
 
+def test_the_box_computes_in_fp32(run, tmp_path):
+    """Not every processor computes bf16, in which a run may have been trained, at a fair speed."""
+    save_recipe(load_recipe("paper", [*NARROW, "runtime.precision=bf16"]), run / "recipe.yaml")
+    assert pack(run, tmp_path / "box") == 0
+    assert load_recipe(tmp_path / "box/recipe.yaml").runtime.precision == "fp32"
+
+
 @pytest.mark.parametrize("file", ["/etc/passwd", "../../x/network.safetensors", "../fcn8s/other.safetensors"])
 def test_no_file_but_a_network_beside_is_read(tmp_path, file):
     path = tmp_path / "one/network.safetensors"

@@ -121,6 +121,10 @@ def test_each_image_by_itself_against_a_loop(tmp_path: Path) -> None:
     assert header == ["id", "pixel_accuracy", "mean_iou", *classes] and [line[0] for line in lines] == ids
     told = json.loads((predictions / "images.json").read_text())
     assert told["split"] == "val" and [one["id"] for one in told["images"]] == ids
+    own = [one[1] for one in expected.values() if one[1] is not None]
+    mean = sum(own) / len(own)
+    assert json.loads((predictions / "metrics.json").read_text())["image_mean_iou"] == pytest.approx(mean)
+    assert ["images'", "own", "mean", "IoU", f"{100 * mean:.2f}"] in map(str.split, done.stdout.splitlines())
     for line, one in zip(lines, told["images"], strict=True):
         assert list(one["class_iou"]) == classes
         for found in ([float(cell) if cell else None for cell in line[1:]],
