@@ -1,0 +1,28 @@
+"""What experiments.bench measures: one file for each measurement, known by name here.
+
+To add one: a file with `benchmark(settings)`, which returns a Benchmark (base.py), and a line in BENCHMARKS.
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+
+from experiments.benchmarks.base import Benchmark, Settings
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a measurement is, and what it measures, in a line."""
+
+    module: str
+    what: str
+
+
+BENCHMARKS = {
+    "scoring": Entry("scoring", "windows of an image scored by a DeconvNet of full width"),
+    "training": Entry("training", "a training step of a DeconvNet of full width, micro-batch 8"),
+}
+
+
+def load(name: str, settings: Settings) -> Benchmark:
+    """The measurement of this name. Imports what it needs, torch perhaps."""
+    return import_module(f"experiments.benchmarks.{BENCHMARKS[name].module}").benchmark(settings)

@@ -1,0 +1,59 @@
+"""What a measurement consists of."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How large a measurement is made, and on what."""
+
+    quick: bool = False  # a small size, for tests and CI: ratios hold roughly, figures are not to be quoted
+    device: str = "cpu"  # as torch.device takes it
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to do the work.
+
+    prepare: makes everything that is not to be timed (networks, images), and returns what is: a call of no arguments,
+    whose result the measurement's `agreement` compares. precision: fp32, bf16 or int8: which of the machine's peaks
+    its floor is taken from.
+    """
+
+    name: str
+    prepare: Callable[[], Callable[[], Any]]
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a call cannot do without: (floating-point operations, bytes) of each of its steps, one after the other.
+
+    Bytes are those of fp32; in bf16 and int8 they are a half and a quarter.
+    """
+
+    steps: tuple[tuple[float, float], ...]
+
+    @property
+    def operations(self) -> float:
+        """Floating-point operations in all."""
+        return sum(operations for operations, _ in self.steps)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A measurement: a plain baseline, as a reader of the paper would write it, beside ours.
+
+    units: how many a call does, of `unit`: "windows", "images". variants: the first is the default path.
+    agreement: of the baseline's result and a variant's, by name: "largest difference", "same labels". work: what a call
+    of the baseline computes, for the floor.
+    """
+
+    unit: str
+    units: float
+    baseline: Variant
+    variants: tuple[Variant, ...]
+    agreement: Callable[[Any, Any], Mapping[str, float]] | None = None
+    work: Callable[[], Work] | None = None

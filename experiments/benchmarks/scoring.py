@@ -1,0 +1,91 @@
+"""Windows scored a second: the forward pass of DeconvNet, full width, random weights (section 5, without aggregation).
+
+The baseline is what a reader of the paper would write: eager, float32, NCHW, one proposal at a time, batch
+normalisation by itself, all score maps of an image kept.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deconvnet.inference.scoring import forward
+from deconvnet.models.deconvnet import DeconvNet
+from deconvnet.recipe import Network, Recipe
+from deconvnet.runtime import network_input, prepare
+from experiments.benchmarks.base import Benchmark, Settings, Variant, Work
+from experiments.benchmarks.floor import counted
+
+
+def network(settings: Settings) -> tuple[DeconvNet, Recipe]:
+    """A DeconvNet with random weights and BN statistics that are not 0 and 1, in evaluation mode, and its recipe."""
+    recipe = Recipe()
+    if settings.quick:
+        recipe = replace(recipe, network=replace(recipe.network, width=0.125, input=64))
+    model = DeconvNet(replace(recipe.network, conv_std=0.0, deconv_std=0.0), len(recipe.data.classes))
+    generator = torch.Generator().manual_seed(0)
+    model.initialise(generator)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.get_buffer("running_mean").normal_(0, 0.1, generator=generator)
+            module.get_buffer("running_var").uniform_(0.5, 2, generator=generator)
+    return model.eval(), recipe
+
+
+def windows(settings: Settings, keys: Network) -> Tensor:
+    """Pictures, N x 3 x S x S in 0 .. 255: blurred noise, since white noise is nothing that a network sees."""
+    count = 8 if settings.device == "cpu" else 400
+    coarse = np.random.default_rng(0).uniform(0, 255, (count, 3, keys.input // 8, keys.input // 8))
+    small = torch.from_numpy(coarse.astype(np.float32))
+    return nn.functional.interpolate(small, size=(keys.input, keys.input), mode="bilinear", align_corners=False)
+
+
+def agreement(expected: Tensor, found: Tensor) -> Mapping[str, float]:
+    """Of scores N x C x S x S: the largest difference over the largest score, and the share of equal labels."""
+    return {"largest difference": float((expected - found).abs().max() / expected.abs().max()),
+            "same labels": float((expected.argmax(1) == found.argmax(1)).double().mean())}
+
+
+def benchmark(settings: Settings) -> Benchmark:
+    """The measurement."""
+
+    def plain() -> Callable[[], Tensor]:
+        model, recipe = network(settings)
+        pictures, model = windows(settings, recipe.network), model.to(settings.device)
+
+        @torch.no_grad()
+        def call() -> Tensor:
+            inputs = network_input(pictures.to(settings.device))
+            return torch.cat([model(one[None]) for one in inputs]).cpu()
+
+        return call
+
+    def ours(batch: int, precision: str) -> Callable[[], Callable[[], Tensor]]:
+        def prepared() -> Callable[[], Tensor]:
+            model, recipe = network(settings)
+            recipe.runtime.precision = precision
+            pictures, device = windows(settings, recipe.network), torch.device(settings.device)
+            opened = prepare(model, recipe.runtime, device)
+
+            @torch.inference_mode()
+            def call() -> Tensor:
+                return torch.cat([forward(opened, part, recipe, device).cpu() for part in pictures.split(batch)])
+
+            return call
+
+        return prepared
+
+    def work() -> Work:
+        model, recipe = network(settings)
+        with torch.no_grad(), counted() as steps:
+            model(windows(settings, recipe.network)[:1])
+        return Work(tuple(steps) * count)
+
+    recipe = Recipe()
+    count = len(windows(settings, recipe.network))
+    batch = recipe.infer.window_batch
+    return Benchmark("windows", count, Variant("plain", plain),
+                     (Variant("default", ours(batch, "fp32")), Variant("bf16", ours(batch, "bf16"), "bf16")),
+                     agreement, work)

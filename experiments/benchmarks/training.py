@@ -1,0 +1,100 @@
+"""Images trained a second: forward, loss, backward and the step of SGD, of DeconvNet, full width, micro-batch 8.
+
+The baseline is what a reader of the paper would write: eager, float32, NCHW, torch's SGD.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from deconvnet.conventions import VOID
+from deconvnet.models.deconvnet import DeconvNet
+from deconvnet.recipe import Recipe
+from deconvnet.runtime import autocast, network_input, prepare, to_device
+from deconvnet.training.solver import ScheduledSgd
+from deconvnet.training.trainer import pixel_loss
+from experiments.benchmarks.base import Benchmark, Settings, Variant, Work
+from experiments.benchmarks.floor import counted
+
+
+def shaped(settings: Settings) -> Recipe:
+    """The paper's recipe; a narrow network if quick."""
+    recipe = Recipe()
+    if settings.quick:
+        recipe = replace(recipe, network=replace(recipe.network, width=0.125, input=64))
+    return recipe
+
+
+def network(recipe: Recipe) -> DeconvNet:
+    """A new DeconvNet, in training mode."""
+    model = DeconvNet(replace(recipe.network, conv_std=0.0, deconv_std=0.0), len(recipe.data.classes))
+    model.initialise(torch.Generator().manual_seed(0))
+    return model.train()
+
+
+def batch(settings: Settings, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Pictures, uint8 N x 3 x S x S, and labels, uint8 N x S x S, a tenth of them void."""
+    count = recipe.train.micro_batch if settings.device == "cpu" else 64
+    generator, side = torch.Generator().manual_seed(0), recipe.network.input
+    pictures = torch.randint(0, 256, (count, 3, side, side), generator=generator, dtype=torch.uint8)
+    labels = torch.randint(0, len(recipe.data.classes), (count, side, side), generator=generator, dtype=torch.uint8)
+    labels[torch.rand(labels.shape, generator=generator) < 0.1] = VOID
+    return pictures, labels
+
+
+def agreement(expected: float, found: float) -> Mapping[str, float]:
+    """Of the losses of the first step, before any weight has changed."""
+    return {"largest difference": abs(expected - found) / abs(expected)}
+
+
+def benchmark(settings: Settings) -> Benchmark:
+    """The measurement."""
+    recipe = shaped(settings)
+    count = len(batch(settings, recipe)[0])
+
+    def plain() -> Callable[[], float]:
+        model = network(recipe).to(settings.device)
+        descent = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4, foreach=False)
+        pictures, labels = batch(settings, recipe)
+
+        def call() -> float:
+            inputs, truth = network_input(pictures.to(settings.device)), labels.to(settings.device).long()
+            loss = F.cross_entropy(model(inputs), truth, ignore_index=VOID)
+            descent.zero_grad()
+            loss.backward()
+            descent.step()
+            return loss.item()
+
+        return call
+
+    def ours(precision: str) -> Callable[[], Callable[[], float]]:
+        def prepared() -> Callable[[], float]:
+            keys, device = replace(recipe.runtime, precision=precision), torch.device(settings.device)
+            model = prepare(network(recipe), keys, device)
+            descent = ScheduledSgd(model, replace(recipe.solver, lr=1e-4), 1, 1)
+            loaded = batch(settings, recipe)
+
+            def call() -> float:
+                pictures, labels = to_device(*loaded, keys, device)
+                with autocast(keys, device):
+                    scores = model(pictures)
+                loss = pixel_loss(scores, labels)
+                loss.backward()
+                descent.step()
+                return loss.item()
+
+            return call
+
+        return prepared
+
+    def work() -> Work:
+        model, (pictures, _) = network(recipe), batch(settings, recipe)
+        with counted() as steps:
+            model(network_input(pictures)).sum().backward()
+        return Work(tuple(steps))
+
+    return Benchmark("images", count, Variant("plain", plain),
+                     (Variant("default", ours("fp32")), Variant("bf16", ours("bf16"), "bf16")), agreement, work)

@@ -1,0 +1,105 @@
+"""experiments.bench: ratios, memory and floor against known ones; the guard; every entry runs, and agrees."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from experiments import bench
+from experiments.benchmarks import BENCHMARKS, guard, measuring
+from experiments.benchmarks import floor as floors
+from experiments.benchmarks.base import Work
+from experiments.benchmarks.measuring import Measured
+from stages.cli import run_command
+from tests import timed_work
+
+
+def test_ratios_are_those_of_calls_of_known_length() -> None:
+    plain, quick, slow = measuring.measure(timed_work.benchmark(), 3)
+    assert plain.ratios == [1, 1, 1]
+    assert quick.ratio == pytest.approx(3, rel=0.2) and slow.ratio == pytest.approx(0.5, rel=0.2)
+    assert plain.rate == pytest.approx(2 / 0.06, rel=0.2)
+    assert quick.agreement == {"largest difference": pytest.approx(0.04)}
+
+
+def test_statistics() -> None:
+    one = Measured("one", "fp32", 12, seconds=[1.0, 4.0, 2.0], ratios=[1.0, 2.0, 5.0])
+    assert (one.rate, one.ratio) == (6, 2)
+    assert measuring.spread([0, 1, 2, 3, 4]) == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux only")
+def test_memory_is_that_of_the_call() -> None:
+    found = measuring.peak_memory(timed_work.benchmark, "quick")
+    assert found == pytest.approx(timed_work.MEGABYTES * 2**20, rel=0.1)
+
+
+def test_operations_and_bytes_of_a_convolution() -> None:
+    layer = nn.Conv2d(3, 5, 3, padding=1)
+    with floors.counted() as steps:
+        layer(torch.zeros(2, 3, 8, 8)).relu()
+    moved = 4 * (2 * 3 * 8 * 8 + 5 * 3 * 3 * 3 + 5 + 2 * 5 * 8 * 8)
+    assert steps == [(2 * 2 * 8 * 8 * 5 * 3 * 9, moved)]
+
+
+def test_the_floor_is_the_longer_of_arithmetic_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(floors, "peak_operations", lambda precision, device: {"fp32": 10.0, "bf16": 40.0}[precision])
+    monkeypatch.setattr(floors, "peak_bytes", lambda device: 2.0)
+    work = Work(((100.0, 4.0), (10.0, 8.0)))
+    assert floors.floor(work, "fp32", "cpu") == 10 + 4
+    assert floors.floor(work, "bf16", "cpu") == 2.5 + 2
+
+
+def test_the_guard_names_what_fell() -> None:
+    ways = [Measured("default", "fp32", 1, [1.0], [1.9]), Measured("bf16", "bf16", 1, [1.0], [0.1])]
+    assert guard.fallen("scoring", ways, {"scoring": {"default": 1.8}}) == []
+    (line,) = guard.fallen("scoring", ways, {"scoring": {"default": 2.0}})
+    assert "scoring, default" in line and "1.90" in line and "2" in line
+
+
+def test_least_ratios_are_of_what_there_is() -> None:
+    assert guard.least_ratios().keys() <= BENCHMARKS.keys()
+
+
+def run(*arguments: object) -> int:
+    return run_command(bench.parse(), bench.main, [str(one) for one in arguments])
+
+
+def test_measures_and_records(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(floors, "SIDE", 64)
+    monkeypatch.setattr(floors, "COPIED", 1 << 20)
+    floors.peak_operations.cache_clear()
+    kept = tmp_path / "bench.json"
+    assert run("--quick", "--repeats", 1, "--no-memory", "--json", kept) == 0
+    found = json.loads(kept.read_text())
+    assert found["benchmarks"].keys() == BENCHMARKS.keys() and found["commit"]
+    printed = capsys.readouterr().out
+    for name, one in found["benchmarks"].items():
+        assert name in printed
+        assert [way["name"] for way in one["ways"]][0] == "plain" and one["ways"][0]["ratio"] == 1
+        for way in one["ways"][1:2]:  # the default path
+            assert way.get("largest difference", 0) < 1e-4 and way.get("same labels", 1) > 0.999
+    floors.peak_operations.cache_clear()
+
+
+def test_a_ratio_that_fell_ends_in_one_line(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "load", lambda name, settings: timed_work.benchmark())
+    monkeypatch.setattr(guard, "least_ratios", lambda: {"scoring": {"quick": 100.0}})
+    assert run("--quick", "--guard", "--no-memory", "--repeats", 1, "--only", "scoring") == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: scoring, quick: ") and "100" in error
+
+
+@pytest.mark.parametrize("arguments, named", [
+    (["--only", "nothing"], "nothing"), (["--guard"], "--quick"), (["--repeats", "0"], "--repeats"),
+])
+def test_wrong_use(capsys: pytest.CaptureFixture, arguments: list[str], named: str) -> None:
+    assert run(*arguments) == 2
+    assert named in capsys.readouterr().err
+
+
+def test_list_names_all(capsys: pytest.CaptureFixture) -> None:
+    assert run("--list") == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(BENCHMARKS)

@@ -1,0 +1,25 @@
+"""A measurement whose ways differ by a known factor in time, and take a known memory."""
+
+import time
+
+import numpy as np
+
+from experiments.benchmarks.base import Benchmark, Variant
+
+MEGABYTES = 64
+
+
+def way(name: str, seconds: float, megabytes: int = 1) -> Variant:
+    """Sleeps, takes memory, and gives `seconds`."""
+    def call() -> float:
+        time.sleep(seconds)
+        np.ones(megabytes << 20, np.uint8)
+        return seconds
+
+    return Variant(name, lambda: call)
+
+
+def benchmark() -> Benchmark:
+    """The first variant is three times as fast as the baseline."""
+    return Benchmark("naps", 2, way("plain", 0.06), (way("quick", 0.02, MEGABYTES), way("slow", 0.12)),
+                     lambda expected, found: {"largest difference": abs(expected - found)})
