@@ -24,7 +24,7 @@ class CrfParameters:
 
     sxy in pixels, srgb in grey levels, weights in nats. normalization: "symmetric" divides a kernel by the square roots
     of its row sums, so that a pixel's messages add up to about its weight; "none" does not, and messages of tens to
-    hundreds of nats then overrule the unaries wherever a colour region is large.
+    hundreds of nats then overrule the unaries wherever a colour region is large. least_probability: see _can_appear.
     """
 
     gaussian_sxy: float = 3.0
@@ -34,6 +34,7 @@ class CrfParameters:
     bilateral_weight: float = 5.0
     iterations: int = 10
     normalization: str = "symmetric"
+    least_probability: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("gaussian_sxy", "bilateral_sxy", "bilateral_srgb"):
@@ -48,6 +49,8 @@ class CrfParameters:
             raise ValueError(f"iterations is {self.iterations}; expected a whole number of at least 0")
         if self.normalization not in NORMALIZATIONS:
             raise ValueError(f"normalization is {self.normalization!r}; expected one of {', '.join(NORMALIZATIONS)}")
+        if not 0 <= self.least_probability <= 1:
+            raise ValueError(f"least_probability is {self.least_probability}; expected a number from 0 to 1")
 
 
 def dense_crf(image: np.ndarray, probabilities: np.ndarray, parameters: CrfParameters) -> np.ndarray:
@@ -57,6 +60,27 @@ def dense_crf(image: np.ndarray, probabilities: np.ndarray, parameters: CrfParam
     Raises ValueError, which says what is wrong, for anything else: pydensecrf itself returns noise or crashes.
     """
     _check(image, probabilities)
+    kept = _can_appear(probabilities, parameters.least_probability)
+    if kept.all():
+        return _mean_field(image, probabilities, parameters)
+    posterior = np.zeros(probabilities.shape, np.float32)
+    posterior[kept] = _mean_field(image, probabilities[kept], parameters) if kept.sum() > 1 else 1
+    return posterior
+
+
+def _can_appear(probabilities: np.ndarray, least: float) -> np.ndarray:
+    """The classes that take part, bool C: those as probable as `least` at some pixel, or the most probable at one.
+
+    The time of an iteration grows with their number, and an image shows a few of all classes. The others get 0.
+    """
+    kept = probabilities.max(axis=(1, 2)) >= least
+    if not kept.all():
+        kept[np.unique(probabilities.argmax(axis=0))] = True
+    return kept
+
+
+def _mean_field(image: np.ndarray, probabilities: np.ndarray, parameters: CrfParameters) -> np.ndarray:
+    """The posterior; the probabilities need not sum to one: what they lack is the same for all classes of a pixel."""
     count, height, width = probabilities.shape
     crf = densecrf.DenseCRF2D(width, height, count)
     crf.setUnaryEnergy(_unary(probabilities).reshape(count, height * width))

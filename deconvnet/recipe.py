@@ -23,7 +23,7 @@ ENSEMBLE_LABELS, CRF_LABELS = "ensemble labels", "CRF labels"  # label maps
 THINGS = (PROPOSALS, WINDOWS, CHECKPOINTS, NETWORKS, SCORES, WINDOW_SCORES, ENSEMBLE_LABELS, CRF_LABELS)
 NOTHING: tuple[str, ...] = ()  # speed, how often it is saved, length: a longer training continues from the shorter one
 
-VERSION = 6  # of recipes: raised by one whenever keys are added
+VERSION = 7  # of recipes: raised by one whenever keys are added
 MANY = 10**9  # for plain counts: iterations, pixels
 MOST_BOXES = 200_000
 MOST_BATCH = 1 << 16
@@ -38,14 +38,15 @@ TRUNK_LR = ("learning rate of VGG16's 13 convolutions (with their BN), as a mult
 
 
 def key(default: Any, note: str, choices: tuple[str, ...] = (), least: float | None = None,
-        most: float | None = None, shapes: tuple[str, ...] | None = None, added: int = 1) -> Any:
+        most: float | None = None, shapes: tuple[str, ...] | None = None, added: int = 1, before: Any = None) -> Any:
     """A recipe key: default, a note with its origin, and what values are allowed (of a list: each number in it).
 
     most: far beyond what anyone uses, but small enough for any machine to handle. shapes: of THINGS; None: those of its
-    section. added: the VERSION that introduced it; older recorded recipes are read as if they had its default, which
-    must therefore be the earlier behaviour.
+    section. added: the VERSION that introduced it; older recorded recipes are read as if they had the value `before`,
+    the earlier behaviour; None: that is the default.
     """
-    metadata = {"note": note, "choices": choices, "least": least, "most": most, "shapes": shapes, "added": added}
+    metadata = {"note": note, "choices": choices, "least": least, "most": most, "shapes": shapes, "added": added,
+                "before": default if before is None else before}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -378,6 +379,11 @@ class Crf:
         "kernels: symmetric (pydensecrf's default; not in the paper); none [R]",
         choices=("symmetric", "none"),
     )
+    least_probability: float = key(
+        0.1, "classes that are nowhere in the image as probable as this, nor anywhere the most probable one, take no "
+             "part and get 0; 0: all take part. For speed: 99.99 % of the labels stay the same", least=0.0, most=1.0,
+        added=7, before=0.0,
+    )
 
 
 @dataclass
@@ -438,6 +444,6 @@ def recipe_difference(one: dict[str, Any], other: dict[str, Any]) -> dict[str, t
 
 
 def with_added_keys(recorded: dict[str, Any]) -> dict[str, Any]:
-    """A dotted recipe recorded in a file, with the defaults of the keys added since."""
-    added = {name: value for name, (value, item) in recipe_keys().items() if item.metadata["added"] > 1}
+    """A dotted recipe recorded in a file, with the keys added since as they were before."""
+    added = {name: item.metadata["before"] for name, (_, item) in recipe_keys().items() if item.metadata["added"] > 1}
     return {**added, **recorded}

@@ -22,8 +22,8 @@ def load_recipe(name: str | Path, overrides: Overrides = (), complete: bool = Fa
 
     name: a recipe's name (a file of experiments/recipes) or the path of a YAML file. complete: the file must hold every
     key, as save_recipe writes it, so that a key lost from a run's recipe does not silently become the paper's value.
-    (Keys added since its version are not lost: they have their defaults.) Raises UsageError for an unknown recipe, an
-    unknown key (naming the nearest), a wrong type or value.
+    (Keys added since its version are not lost: they are as they were before.) Raises UsageError for an unknown recipe,
+    an unknown key (naming the nearest), a wrong type or value.
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
@@ -53,6 +53,8 @@ def load_recipe(name: str | Path, overrides: Overrides = (), complete: bool = Fa
         if lost:
             raise UsageError(f"{path}: {len(lost)} recipe keys are missing, for example {min(lost)}: cut short, or "
                              "from another version of this program; restore them, or use another --run folder")
+        for name, value in with_added_keys(_dotted(OmegaConf.to_container(loaded))).items():
+            OmegaConf.update(loaded, name, value)
     return override(_merge(Recipe(), loaded, str(path)), overrides)
 
 
@@ -62,7 +64,7 @@ def override(recipe: Recipe, overrides: Overrides) -> Recipe:
 
 
 def recipe_from_dict(values: dict[str, Any], source: str) -> Recipe:
-    """The recipe stored in a file, by dotted names (recipe_to_dict); keys added since then have their defaults.
+    """The recipe stored in a file, by dotted names (recipe_to_dict); keys added since then are as before.
 
     source: the file, in messages. Raises UsageError for an unknown or missing key, or a wrong value.
     """

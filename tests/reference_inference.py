@@ -25,11 +25,12 @@ PAPER: Keys = {  # where the paper says nothing, this project's choice: mean out
     "infer.outside": "zero_padding", "infer.ensemble_rule": "mean",
     "crf.gaussian_sxy": 3, "crf.gaussian_weight": 3, "crf.bilateral_sxy": 20, "crf.bilateral_srgb": 3,
     "crf.bilateral_weight": 5, "crf.iterations": 10, "crf.normalization": "symmetric",
+    "crf.least_probability": 0.1,
 }
 RELEASED: Keys = PAPER | {
     "network.bn_eps": 1e-9, "windows.shape": "square", "windows.outside": "zero", "infer.least_side": 112,
     "infer.resize": "matlab", "infer.outside": "start_zero", "infer.ensemble_rule": "product",
-    "crf.normalization": "none",
+    "crf.normalization": "none", "crf.least_probability": 0.0,
 }
 
 
@@ -188,7 +189,13 @@ def together(scores: np.ndarray, fcn: np.ndarray, keys: Keys) -> np.ndarray:
 
 
 def crf(image: np.ndarray, probabilities: np.ndarray, keys: Keys) -> np.ndarray:
-    """Labels H x W."""
+    """Labels H x W. Only classes that reach a probability somewhere, or win a pixel, are given to the library."""
+    winners = probabilities.argmax(0)
+    part = [c for c in range(len(probabilities))
+            if probabilities[c].max() >= keys["crf.least_probability"] or (winners == c).any()]
+    if len(part) == 1:
+        return winners
+    probabilities = probabilities[part]
     classes, height, width = probabilities.shape
     kernels = {"none": densecrf.NO_NORMALIZATION, "symmetric": densecrf.NORMALIZE_SYMMETRIC}[keys["crf.normalization"]]
     field = densecrf.DenseCRF2D(width, height, classes)
@@ -198,4 +205,4 @@ def crf(image: np.ndarray, probabilities: np.ndarray, keys: Keys) -> np.ndarray:
     field.addPairwiseBilateral(sxy=keys["crf.bilateral_sxy"], srgb=keys["crf.bilateral_srgb"],
                                rgbim=np.ascontiguousarray(image), compat=keys["crf.bilateral_weight"],
                                normalization=kernels)
-    return np.argmax(field.inference(keys["crf.iterations"]), axis=0).reshape(height, width)
+    return np.array(part)[np.argmax(field.inference(keys["crf.iterations"]), axis=0).reshape(height, width)]

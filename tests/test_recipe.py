@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from deconvnet.conventions import VOC_CLASSES
 from deconvnet.recipe import VERSION, Recipe, recipe_difference, recipe_keys, recipe_to_dict, with_added_keys
-from deconvnet.recipe_files import RECIPE_FOLDER, load_recipe, save_recipe
+from deconvnet.recipe_files import RECIPE_FOLDER, load_recipe, recipe_from_dict, save_recipe
 from deconvnet.recipe_limits import check_values
 from deconvnet.support.errors import UsageError
 
@@ -105,8 +105,8 @@ def test_saved_file_is_plain_yaml_with_every_key(tmp_path: Path) -> None:
     assert dotted(written) == DEFAULTS
 
 
-def test_keys_that_were_added_since_a_recipe_was_recorded_have_their_defaults(tmp_path: Path,
-                                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_that_were_added_since_a_recipe_was_recorded_are_as_before(tmp_path: Path,
+                                                                           monkeypatch: pytest.MonkeyPatch) -> None:
     save_recipe(load_recipe("tiny"), tmp_path / "now.yaml")
     text = (tmp_path / "now.yaml").read_text()
     line = "  validate_crop: centre\n"
@@ -127,9 +127,24 @@ def test_keys_that_were_added_since_a_recipe_was_recorded_have_their_defaults(tm
         load_recipe(tmp_path / "older.yaml", complete=True)
     recorded = {"seed": 3}
     others = {name: value for name, (value, item) in grown.items() if item.metadata["added"] > 1}
+    others["crf.least_probability"] = 0.0  # its default is another: see below
     assert {"data.format", "segnet.width", "infer.most_side"} <= others.keys() and "solver.lr" not in others
     assert with_added_keys(recorded) == {"seed": 3, "train.validate_crop": "centre", **others}
     assert with_added_keys({"train.validate_crop": "whole"}) == {"train.validate_crop": "whole", **others}
+
+
+def test_in_a_run_from_before_the_crf_left_classes_out_all_of_them_take_part(tmp_path: Path) -> None:
+    save_recipe(load_recipe("tiny"), tmp_path / "now.yaml")
+    text = (tmp_path / "now.yaml").read_text()
+    older = text.replace("  least_probability: 0.1\n", "").replace(f"version: {VERSION}\n", "version: 6\n")
+    assert older.count("\n") == text.count("\n") - 1
+    (tmp_path / "older.yaml").write_text(older)
+    before = load_recipe(tmp_path / "older.yaml", complete=True)
+    assert before.crf.least_probability == 0 and load_recipe("tiny").crf.least_probability == 0.1
+    assert recipe_to_dict(before) == recipe_to_dict(load_recipe("tiny")) | {"crf.least_probability": 0.0}
+    recorded = {name: value for name, value in recipe_to_dict(before).items() if name != "crf.least_probability"}
+    assert recipe_from_dict(recorded, "a checkpoint") == before
+    assert load_recipe(tmp_path / "older.yaml", "crf.least_probability=0.2", complete=True).crf.least_probability == 0.2
 
 
 @pytest.mark.parametrize("version", ["0", str(VERSION + 1), "x", "1.5", "true", "[1]", "null", "{seed: 1}"])

@@ -124,6 +124,7 @@ SOURCES = {
     "crf.bilateral_weight": (5.0, "R"),
     "crf.iterations": (10, "R"),
     "crf.normalization": ("symmetric", "library: pydensecrf's"),
+    "crf.least_probability": (0.1, "ours: for speed; what it changes is in docs/speed.md"),
 }
 DEFAULTS = recipe_to_dict(Recipe())
 
@@ -144,7 +145,7 @@ MAY_BE_0 = """proposals.min_score windows.stage2_overlap network.bn_eps network.
 solver.momentum solver.weight_decay solver.bias_lr solver.bias_decay train.validate_windows train.workers fcn.lr
 fcn.momentum fcn.weight_decay fcn.validate_images segnet.lr segnet.momentum segnet.weight_decay segnet.validate
 infer.least_side infer.most_side crf.gaussian_weight crf.bilateral_weight
-crf.iterations seed fcn.lr_step solver.trunk_lr fcn.trunk_lr segnet.trunk_lr""".split()
+crf.iterations crf.least_probability seed fcn.lr_step solver.trunk_lr fcn.trunk_lr segnet.trunk_lr""".split()
 MUST_NOT_BE_0 = """data.least_object_pixels proposals.count proposals.alpha proposals.beta proposals.eta windows.enlarge
 windows.warp windows.stage2_top network.width network.input solver.lr_factor solver.lr_patience train.batch
 train.micro_batch train.validate_every train.checkpoint_every bn_statistics.batches bn_statistics.batch fcn.width

@@ -158,6 +158,32 @@ def test_probability_zero_is_taken() -> None:
     assert np.allclose(dense_crf(image, certain, CrfParameters()), certain)
 
 
+def test_classes_that_can_hardly_appear_take_no_part() -> None:
+    """Class 1 is nowhere above 0.05; 3 is, nowhere at the 0.4 that are asked for, but the most probable at a pixel."""
+    image, probabilities = make_case(3, classes=4)
+    for number, most in ((1, 0.05), (2, 0.5), (3, 0.35)):
+        probabilities[number] *= most / probabilities[number].max()
+    probabilities[:, 2, 3] = 0.3, 0.02, 0.3, 0.38
+    probabilities[0] = 1 - probabilities[1:].sum(0)
+    limits = replace(MILD, least_probability=0.4)
+    assert [number for number in range(4) if probabilities[number].max() >= 0.4] == [0, 2]
+    posterior = dense_crf(image, probabilities, limits)
+    assert (posterior[1] == 0).all()
+    kept = probabilities[[0, 2, 3]]
+    truth = mean_field(image, kept / kept.sum(0), MILD, lattice_kernel)
+    assert np.abs(posterior[[0, 2, 3]] - truth).max() < TOLERANCE
+    assert np.abs(posterior - mean_field(image, probabilities, MILD, lattice_kernel)).max() > 0.005
+    assert np.array_equal(dense_crf(image, probabilities, replace(limits, least_probability=0.01)),
+                          dense_crf(image, probabilities, MILD))
+
+
+def test_an_image_of_one_class_alone_needs_no_crf() -> None:
+    image, probabilities = make_case()
+    probabilities[1], probabilities[[0, 2]] = 0.9, 0.05
+    posterior = dense_crf(image, probabilities, replace(MILD, least_probability=0.1))
+    assert (posterior[1] == 1).all() and (posterior[[0, 2]] == 0).all() and posterior.dtype == np.float32
+
+
 def test_strided_and_read_only_arrays_give_the_same_and_are_left_alone() -> None:
     image, probabilities = make_case()
     expected = dense_crf(image, probabilities, CrfParameters())
@@ -210,6 +236,8 @@ def test_wrong_input_is_refused(image: np.ndarray, probabilities: np.ndarray, me
     ({"iterations": -1}, "iterations"),
     ({"iterations": 2.5}, "iterations"),
     ({"normalization": "after"}, "'after'; expected one of symmetric, none"),
+    ({"least_probability": -0.1}, "least_probability is -0.1; expected a number from 0 to 1"),
+    ({"least_probability": float("nan")}, "least_probability is nan"),
 ])
 def test_wrong_parameters_are_refused(changed: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):

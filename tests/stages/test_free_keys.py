@@ -44,7 +44,7 @@ ARITHMETIC = {"runtime.precision", "runtime.channels_last", "runtime.compile"}
 INFERENCE = {"infer.proposals", "infer.least_side", "infer.resize", "infer.aggregate", "infer.outside",
              "infer.ensemble_rule", "infer.window_batch", "infer.score_type", "infer.most_gigabytes", "infer.most_side"}
 CRF = {"crf.gaussian_sxy", "crf.gaussian_weight", "crf.bilateral_sxy", "crf.bilateral_srgb", "crf.bilateral_weight",
-       "crf.iterations", "crf.normalization"}
+       "crf.iterations", "crf.normalization", "crf.least_probability"}
 STATISTICS = {"bn_statistics.batches", "bn_statistics.batch", "bn_statistics.variance"}
 NETWORK = {"network.width", "network.input", "network.unpooling", "network.batch_norm", "network.bn_eps",
            "network.bn_shift", "network.deconv_std", "network.conv_std", "network.fc_channels"}
