@@ -35,7 +35,7 @@ def main(options: argparse.Namespace) -> None:
         return
     from experiments.benchmarks.guard import fallen, least_ratios
 
-    settings = Settings(options.quick, options.device)
+    settings = Settings(options.quick, options.device, options.voc_root)
     found, slow = {}, []
     for name in chosen(options.only):
         benchmark = load(name, settings)
@@ -121,6 +121,8 @@ def parse() -> argparse.ArgumentParser:
     parser.add_argument("--guard", action="store_true",
                         help="with --quick: exit status 1 if a ratio is below benchmarks/least_ratios.yaml")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda")
+    parser.add_argument("--voc-root", type=Path, metavar="FOLDER",
+                        help="measure on photographs of this VOC-layout folder's val (default: generated images)")
     parser.add_argument("--no-memory", action="store_true", help="leave out peak memory: each way starts a process")
     parser.add_argument("--json", type=Path, metavar="FILE", help="JSON file to write")
     return parser

@@ -30,7 +30,7 @@ PAPER: Keys = {  # where the paper says nothing, this project's choice: mean out
 RELEASED: Keys = PAPER | {
     "network.bn_eps": 1e-9, "windows.shape": "square", "windows.outside": "zero", "infer.least_side": 112,
     "infer.resize": "matlab", "infer.outside": "start_zero", "infer.ensemble_rule": "product",
-    "crf.normalization": "none", "crf.least_probability": 0.0,
+    "crf.normalization": "none",
 }
 
 

@@ -18,6 +18,8 @@ class Entry:
 
 
 BENCHMARKS = {
+    "crf": Entry("crf", "the dense CRF of photographs"),
+    "infer": Entry("infer", "photographs to label maps in files, with the networks that come with this"),
     "scoring": Entry("scoring", "windows of an image scored by a DeconvNet of full width"),
     "training": Entry("training", "a training step of a DeconvNet of full width, micro-batch 8"),
 }

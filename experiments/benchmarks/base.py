@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -11,6 +12,7 @@ class Settings:
 
     quick: bool = False  # a small size, for tests and CI: ratios hold roughly, figures are not to be quoted
     device: str = "cpu"  # as torch.device takes it
+    voc_root: Path | None = None  # whose val's photographs are measured on; None: generated ones
 
 
 @dataclass(frozen=True)

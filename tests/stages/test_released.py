@@ -213,7 +213,6 @@ DIFFERENCES = {
     "infer.outside": ("zero_padding", "start_zero", scores_tell("infer.outside")),
     "infer.ensemble_rule": ("mean", "product", labels_tell("infer.ensemble_rule")),
     "crf.normalization": ("symmetric", "none", labels_tell("crf.normalization")),
-    "crf.least_probability": (0.1, 0.0, labels_tell("crf.least_probability")),
 }
 # Known of the release, not in the paper: both recipes have the release's value, the other is a key's choice.
 SHARED = {
