@@ -70,12 +70,12 @@ def benchmark(settings: Settings) -> Benchmark:
     def ours(*keys: str) -> Callable[[], Callable[[], list[np.ndarray]]]:
         def prepared() -> Callable[[], list[np.ndarray]]:
             segmenter = Segmenter.from_pretrained(device=settings.device, set=keys).load()
-            executor = WorkerPool(default_workers())
+            pool = Kept(default_workers())
 
             def call() -> list[np.ndarray]:
                 labels: list[np.ndarray] = []
                 with TemporaryDirectory() as folder:
-                    for _, result in segmenter.each(images, default_workers(), make_executor=lambda _: Lent(executor)):
+                    for _, result in segmenter.each(images, default_workers(), make_executor=lambda _: pool):
                         write_label_png(Path(folder, f"{len(labels)}.png"), result.labels)
                         labels.append(result.labels)
                 return labels
@@ -88,14 +88,11 @@ def benchmark(settings: Settings) -> Benchmark:
                      (Variant("default", ours()), Variant("bf16", ours("runtime.precision=bf16"), "bf16")), agreement)
 
 
-class Lent(WorkerPool):
+class Kept(WorkerPool):
     """A pool whose processes stay for the next call: a split has thousands of images for each start of them."""
 
-    def __init__(self, pool: WorkerPool) -> None:
-        self.__dict__ = pool.__dict__
-
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Leaves it to its owner."""
+        """Python ends them with this process."""
 
 
 def _crf(recipe: Recipe) -> CrfParameters:

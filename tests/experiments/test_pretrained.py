@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from deconvnet import Segmenter
+from deconvnet.data.synthetic import draw_scene
 from deconvnet.models.build import build_network
 from deconvnet.models.network_files import load_network
 from deconvnet.models.weight_files import read_safetensors, write_safetensors
@@ -122,3 +123,16 @@ def test_another_folder_is_not_written_into(run, tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     assert pack(run, tmp_path / "mine") == 2
     assert "mine: a folder of something else" in capsys.readouterr().err and not list((tmp_path / "mine").iterdir())
+
+
+def test_the_box_leaves_classes_out_of_the_crf():
+    """Those that the networks give less than 0.1 everywhere, unless they come first somewhere; with 0 none is."""
+    image, keys = draw_scene(0, "val", 0, 160)[0], ["infer.proposals=5"]
+    before = Segmenter.from_pretrained(crf=False, set=keys)(image).probabilities
+    winners = set(before.argmax(0).ravel().tolist())
+    left_out = [number for number in range(21) if before[number].max() < 0.1 and number not in winners]
+    assert 5 < len(left_out) < 20
+    found = Segmenter.from_pretrained(set=keys)(image).probabilities
+    assert [number for number in range(21) if not found[number].any()] == left_out
+    everything = Segmenter.from_pretrained(set=[*keys, "crf.least_probability=0"])(image).probabilities
+    assert everything.any((1, 2)).all()

@@ -100,9 +100,8 @@ def test_each_key_that_a_run_is_made_with(case: Case, tmp_path: Path, change: di
     assert "fcn.canvas" in change or np.abs(plain["scores"] - usual["scores"]).max() > 0.05
 
 
-@pytest.mark.parametrize("change", [
-    *({name: value} for name, value in CRF.items()), {"crf.normalization": "none"}, {"crf.least_probability": 0.9},
-], ids=str)
+@pytest.mark.parametrize("change", [{name: value} for name, value in CRF.items()] + [{"crf.normalization": "none"}],
+                         ids=str)
 def test_each_key_of_the_crf(run: Path, case: Case, change: dict) -> None:
     infer(run, "--crf", *setting(change))
     found = labels(run / "predictions/val/deconvnet-max-crf", VAL[0])
