@@ -6,7 +6,17 @@ half-open: x2 and y2 are exclusive. Scores and probabilities are float32, C x H 
 height) and VOC's 1-based inclusive corners are converted where they are read.
 """
 
+from pathlib import Path
+
 import numpy as np
+
+# Where no other is named.
+DEFAULT_RUN = Path("runs/default")
+DEFAULT_RECIPE = "tiny"
+SYNTHETIC = Path("data/synthetic")  # a folder for each number of classes
+
+PRETRAINED = Path(__file__).resolve().parent / "pretrained"  # a run folder; experiments.pretrained packs it
+PACKED = {"deconvnet": "stage2", "fcn8s": "fcn8s"}  # network: its training's folder there; one of them or both
 
 VOC_CLASSES = (
     "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "

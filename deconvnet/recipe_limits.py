@@ -8,8 +8,6 @@ import dataclasses
 import math
 from typing import Any
 
-import yaml
-
 from deconvnet.support.atomic import check_name
 from deconvnet.support.errors import UsageError
 
@@ -24,6 +22,8 @@ MOST_ALIASES = 20  # nested ones grow exponentially
 
 def check_text(text: str) -> None:
     """Raises ValueError for YAML that would take hours or all memory to read; yaml's own errors for other faults."""
+    import yaml
+
     if len(text) > MOST_TEXT:
         raise ValueError(f"longer than {MOST_TEXT:,} characters")
     depth = aliases = 0

@@ -10,6 +10,7 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
+from deconvnet.conventions import DEFAULT_RECIPE, SYNTHETIC
 from deconvnet.data.contents import Contents
 from deconvnet.data.dataset import DATA_SETS, SegmentationDataset
 from deconvnet.data.synthetic import generate
@@ -23,9 +24,6 @@ from deconvnet.support.errors import UsageError
 log = logging.getLogger(__name__)
 
 PACKAGES = ("torch", "torchvision", "opencv-contrib-python", "pydensecrf2", "numpy", "scipy", "h5py")
-DEFAULT_RUN = Path("runs/default")
-DEFAULT_RECIPE = "tiny"
-SYNTHETIC = Path("data/synthetic")  # a folder for each number of classes
 
 
 class RunFolder:

@@ -22,6 +22,7 @@ from PIL import Image
 
 from crf.dense import CrfParameters, dense_crf
 from crf.pool import CrfPool
+from deconvnet.conventions import PACKED, PRETRAINED
 from deconvnet.data.photographs import Photograph, read_photograph, size_of, working_size
 from deconvnet.inference.enlarging import enlarged_labels
 from deconvnet.inference.memory import check_size
@@ -42,8 +43,6 @@ log = logging.getLogger(__name__)
 
 # torch is imported where it is used, not above: the CRF's processes import this module.
 KEPT = (PROPOSALS, WINDOWS, CHECKPOINTS, NETWORKS)  # of a run, while its images are labelled
-PRETRAINED = Path(__file__).resolve().parent / "pretrained"  # a run folder; experiments.pretrained packs it
-PACKED = {"deconvnet": "stage2", "fcn8s": "fcn8s"}  # network: its training's folder there; one of them or both
 GIVEN = "the image given"  # the name, in messages, of one that is no file
 SMALLER = "label it smaller (infer.most_side)"  # so that it takes less memory
 

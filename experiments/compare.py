@@ -4,22 +4,23 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tabulate import tabulate
-
-from deconvnet.run_folder import provenance
 from deconvnet.support.atomic import write_json, write_text
 from deconvnet.support.errors import UsageError
-from experiments.comparison import Compared, common_split, compared_row, open_runs, recipe_table
-from experiments.table1 import percent
 from stages.cli import make_parser, run_command
+
+if TYPE_CHECKING:
+    from experiments.comparison import Compared
 
 MOST_RESAMPLES = 1_000_000
 
 
-def compare(runs: Sequence[Compared], options: argparse.Namespace) -> dict[str, Any]:
+def compare(runs: "Sequence[Compared]", options: argparse.Namespace) -> dict[str, Any]:
     """All that is found, for the JSON file. Raises UsageError for runs that cannot be compared."""
+    from deconvnet.run_folder import provenance
+    from experiments.comparison import common_split, compared_row, recipe_table
+
     split = common_split(runs, options.split)
     titles = list(dict.fromkeys(row.title for run in runs for row in run.rows()))
     rows = [compared_row(runs, title, split, options.resamples, options.seed) for title in titles]
@@ -39,6 +40,8 @@ def compare(runs: Sequence[Compared], options: argparse.Namespace) -> dict[str, 
 
 def to_markdown(found: dict[str, Any], images: int) -> str:
     """The same as a report. images: how many of those that changed most are named."""
+    from experiments.table1 import percent
+
     names = [run["name"] for run in found["runs"]]
     text = ["# Runs compared", "", f"{found['images']} images of {found['split']}; differences are from {names[0]}.",
             "", _table(["", "folder", "recipe", "seed", "commit"],
@@ -60,6 +63,8 @@ def to_markdown(found: dict[str, Any], images: int) -> str:
 
 
 def _rows(rows: Sequence[dict[str, Any]]) -> str:
+    from experiments.table1 import percent
+
     lines = []
     for row in rows:
         for line in row["runs"]:
@@ -78,11 +83,15 @@ def _about_interval(interval: dict[str, Any]) -> str:
 
 
 def _table(header: list[str], rows: list[list[Any]]) -> str:
+    from tabulate import tabulate
+
     return tabulate(rows, header, tablefmt="pipe", disable_numparse=True)
 
 
 def main(options: argparse.Namespace) -> None:
     """Compares, prints, writes."""
+    from experiments.comparison import open_runs
+
     _check(options)
     runs = open_runs(options.runs, options.voc_root)
     found = compare(runs, options)
@@ -105,8 +114,8 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError(f"--seed {options.seed}: expected 0 or more")
 
 
-def _curves(runs: Sequence[Compared], to: Path) -> list[Path]:
-    from experiments.comparison_curves import draw_curves  # Matplotlib: --help answers at once
+def _curves(runs: "Sequence[Compared]", to: Path) -> list[Path]:
+    from experiments.comparison_curves import draw_curves
 
     return draw_curves(runs, to / "curves.png")
 

@@ -7,21 +7,17 @@ import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from deconvnet.conventions import VOID
-from deconvnet.data.dataset import DATA_SETS, SegmentationDataset
-from deconvnet.data.images import read_label_png
-from deconvnet.data.palette import voc_palette
-from deconvnet.evaluation.scoring import check_predictions, score
-from deconvnet.reporting.gallery import shares
 from deconvnet.support.atomic import atomic_write
 from deconvnet.support.errors import UsageError
-from experiments.records import read_run
 from stages.cli import make_parser, run_command
+
+if TYPE_CHECKING:
+    from deconvnet.data.dataset import SegmentationDataset
 
 ACROSS = 3  # pairs of label maps in a row of the picture
 CELL = 1.8  # inches of a label map's side
@@ -38,11 +34,14 @@ class Failure:
     predicted: np.ndarray
 
 
-def worst(voc: SegmentationDataset, image_ids: list[str], folder: Path, count: int) -> list[Failure]:
+def worst(voc: "SegmentationDataset", image_ids: list[str], folder: Path, count: int) -> list[Failure]:
     """The `count` images with the lowest mean IoU of their own, worst first; the list's order decides between equals.
 
     Raises UserError for a prediction that is missing or of another size.
     """
+    from deconvnet.data.images import read_label_png
+    from deconvnet.evaluation.scoring import check_predictions, score
+
     check_predictions(folder, image_ids)
     _, images = score(voc, image_ids, folder)
     measured = [one for one in images if not np.isnan(one.mean_iou)]  # the others are of nothing but void
@@ -53,6 +52,8 @@ def worst(voc: SegmentationDataset, image_ids: list[str], folder: Path, count: i
 
 def told(labels: np.ndarray, classes: list[str]) -> str:
     """What a label map shows beside background, largest first, void not counted: 'cat 34 %, sofa 5 %'."""
+    from deconvnet.reporting.gallery import shares
+
     return ", ".join(f"{classes[label]} {100 * share:.0f} %" for label, share in shares(labels).items()
                      if label and share >= LEAST) or "background only"
 
@@ -65,6 +66,11 @@ def described(failures: list[Failure], classes: list[str]) -> str:
 
 def draw(failures: list[Failure], classes: list[str], path: Path) -> None:
     """Writes the pairs as PNG, numbered as in the list: truth at the left, prediction at the right."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    from deconvnet.data.palette import voc_palette
+
     rows = -(-len(failures) // ACROSS)
     figure = Figure(figsize=(2 * ACROSS * CELL, rows * (CELL + 0.25) + 0.5), dpi=100, layout="constrained")
     axes = figure.subplots(rows, 2 * ACROSS, squeeze=False)
@@ -88,6 +94,9 @@ def draw(failures: list[Failure], classes: list[str], path: Path) -> None:
 
 def main(options: argparse.Namespace) -> None:
     """The list, and the picture."""
+    from deconvnet.data.dataset import DATA_SETS
+    from experiments.records import read_run
+
     record = read_run(options.run)
     root = options.voc_root or record.voc_root
     if root is None:

@@ -4,18 +4,20 @@ import argparse
 import shutil
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deconvnet.conventions import VOC_CLASSES, VOID
-from deconvnet.data.palette import write_label_png
-from deconvnet.data.voc import VocFolder
 from deconvnet.support.atomic import atomic_write
 from deconvnet.support.errors import UsageError
 from stages.cli import make_parser, run_command
 
+if TYPE_CHECKING:
+    from deconvnet.data.voc import VocFolder
 
-def chosen(voc: VocFolder, image_ids: list[str], classes: list[int], count: int) -> list[str]:
+
+def chosen(voc: "VocFolder", image_ids: list[str], classes: list[int], count: int) -> list[str]:
     """`count` images that show the classes, each class's first ones in the list in turn. Raises UsageError."""
     found: list[str] = []
     showing: list[list[str]] = [[] for _ in classes]
@@ -35,8 +37,10 @@ def chosen(voc: VocFolder, image_ids: list[str], classes: list[int], count: int)
     return found
 
 
-def copy(voc: VocFolder, image_ids: list[str], classes: list[int], split: str, to: Path) -> None:
+def copy(voc: "VocFolder", image_ids: list[str], classes: list[int], split: str, to: Path) -> None:
     """Copies images, and masks in which classes[i] is i + 1, void stays void, and everything else is background."""
+    from deconvnet.data.palette import write_label_png
+
     table = np.zeros(256, np.uint8)
     table[classes], table[VOID] = np.arange(1, len(classes) + 1), VOID
     for image_id in image_ids:
@@ -50,6 +54,8 @@ def copy(voc: VocFolder, image_ids: list[str], classes: list[int], split: str, t
 
 def main(options: argparse.Namespace) -> None:
     """Chooses and copies."""
+    from deconvnet.data.voc import VocFolder
+
     names = [name.strip() for name in options.classes.split(",")]
     unknown = [name for name in names if name not in VOC_CLASSES[1:]]
     if unknown:

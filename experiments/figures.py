@@ -12,15 +12,12 @@ from deconvnet.support.atomic import write_json
 from deconvnet.support.errors import UsageError, UserError
 from deconvnet.support.progress import progress
 from experiments.pictures import FIGURES, Drawn
-from experiments.records import listed_figures, read_run
 from stages.cli import make_parser, run_command
 
 if TYPE_CHECKING:
     from experiments.pictures.shown import ShownRun
 
 log = logging.getLogger(__name__)
-
-# Matplotlib and torch are imported where they are used: --help needs neither.
 
 SHEET = "sheet"  # a PNG beside the table, as `python -m experiments.reproduce` places that
 MOST_ROWS = 200  # images in the sheet
@@ -30,6 +27,7 @@ MOST_CURVE_IMAGES = 100_000
 def main(options: argparse.Namespace) -> None:
     """The sheet, and the figures with their list."""
     from experiments.pictures.shown import ShownRun
+    from experiments.records import read_run
 
     record = read_run(options.run)
     run = record.folder
@@ -115,6 +113,8 @@ def write_figure(name: str, drawn: Drawn, folder: Path) -> dict[str, str]:
 
 def _read_index(path: Path) -> dict[str, dict[str, str]]:
     """The list of an earlier call, by name; a damaged one is made anew."""
+    from experiments.records import listed_figures
+
     try:
         entries = listed_figures(path)
     except UserError as error:

@@ -54,15 +54,6 @@ class Comparison:
         return next((result.background_only for result in self.results if result.background_only), None)
 
 
-def add_table_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of read_comparison, beside RUN and --split."""
-    parser.add_argument("--aggregate", choices=("max", "sum", "mean"), default="max", help="default: max")
-    parser.add_argument("--subset-classes", metavar="NAME,NAME,...", help="also give the mean IoU of these classes")
-    parser.add_argument("--server-result", metavar="ROW=FILE", action="append", default=[],
-                        help="the VOC test server's result of a row (fcn8s, deconvnet-max, ...): CSV with the header "
-                             "class,iou, in percent; may repeat")
-
-
 def read_comparison(options: argparse.Namespace) -> Comparison:
     """What RUN, --split and the options of add_table_arguments ask for. Raises UsageError, UserError."""
     record = read_run(options.run)

@@ -4,19 +4,19 @@ import argparse
 import sys
 from pathlib import Path
 
-from deconvnet.inference.networks import weights_of_run
-from deconvnet.recipe_files import override, save_recipe
-from deconvnet.segmenter import PACKED, PRETRAINED
+from deconvnet.conventions import PACKED, PRETRAINED
 from deconvnet.support.atomic import remove_leftovers, write_json
 from deconvnet.support.errors import UsageError
-from experiments.records import read_run
 from stages.cli import make_parser, run_command
 
 
 def main(options: argparse.Namespace) -> None:
     """Writes recipe.yaml, run.json and each network's file; prints their sizes."""
+    from deconvnet.inference.networks import weights_of_run
     from deconvnet.models.network_files import load_network, save_network
     from deconvnet.models.weight_files import read_metadata
+    from deconvnet.recipe_files import override, save_recipe
+    from experiments.records import read_run
 
     record = read_run(options.run)
     recipe = override(record.recipe, ["runtime.precision=fp32"])  # bf16 crawls on processors that lack it

@@ -7,22 +7,20 @@ of them in instances.txt, where recall is reported.
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from tabulate import tabulate
 
 from deconvnet.conventions import VOC_CLASSES
-from deconvnet.data.voc import VocFolder
-from deconvnet.data.windows import overlap
-from deconvnet.recipe import MOST_BOXES, Proposals, Recipe
+from deconvnet.recipe import MOST_BOXES, Proposals, Recipe, recipe_keys
 from deconvnet.recipe_limits import short
-from deconvnet.run_folder import provenance
 from deconvnet.support.atomic import write_json
 from deconvnet.support.errors import UsageError
 from deconvnet.support.progress import progress
-from proposals.build import ProposalWork
-from proposals.sources import PROPOSAL_SOURCES
 from stages.cli import make_parser, run_command
+
+if TYPE_CHECKING:
+    from proposals.build import ProposalWork
 
 OVERLAPS = (0.5, 0.7)
 OBJECTS_AT_ONCE = 500  # compared with all boxes: about 100 MB
@@ -31,6 +29,8 @@ MOST_COUNTS = 100
 
 def best_so_far(objects: np.ndarray, boxes: np.ndarray, most: int) -> np.ndarray:
     """The best IoU of each object (int O x 4) with the first 1, 2, ..., `most` boxes (int N x 4): float64 O x most."""
+    from deconvnet.data.windows import overlap
+
     table = np.zeros((len(objects), most))
     if len(boxes):
         running = np.maximum.accumulate(overlap(objects, boxes[:most]), axis=1)
@@ -39,7 +39,7 @@ def best_so_far(objects: np.ndarray, boxes: np.ndarray, most: int) -> np.ndarray
     return table
 
 
-def measure_recall(work: ProposalWork, split: str, counts: list[int]) -> tuple[int, dict[str, list[float]]]:
+def measure_recall(work: "ProposalWork", split: str, counts: list[int]) -> tuple[int, dict[str, list[float]]]:
     """Number of objects, and recall for each count, by IoU."""
     voc, best = work.voc, []
     assert voc is not None  # recall needs its objects
@@ -68,6 +68,12 @@ def parse_counts(text: str) -> list[int]:
 
 def main(options: argparse.Namespace) -> None:
     """Measures, prints the table and writes the JSON file."""
+    from tabulate import tabulate
+
+    from deconvnet.data.voc import VocFolder
+    from deconvnet.run_folder import provenance
+    from proposals.build import ProposalWork
+
     folder = VocFolder(options.voc_root, VOC_CLASSES)
     work = ProposalWork(folder, Recipe(proposals=Proposals(source=options.source, count=max(options.boxes))),
                         options.edge_model)
@@ -104,7 +110,8 @@ def parse() -> argparse.ArgumentParser:
     parser.add_argument("--split", default="val", help="list in ImageSets/Segmentation (default: val)")
     parser.add_argument("--boxes", type=parse_counts, default=[10, 50, 200, 1000, 2000],
                         help="numbers of boxes (default: 10,50,200,1000,2000)")
-    parser.add_argument("--source", choices=PROPOSAL_SOURCES, default="edge_boxes", help="default: %(default)s")
+    sources = recipe_keys()["proposals.source"][1].metadata["choices"]
+    parser.add_argument("--source", choices=sources, default="edge_boxes", help="default: %(default)s")
     parser.add_argument("--edge-model", type=Path, help="structured-forest model; without it, the gradient detector")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     return parser

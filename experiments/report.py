@@ -8,25 +8,15 @@ import logging
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from deconvnet.data.dataset import DATA_SETS
 from deconvnet.recipe import recipe_to_dict
-from deconvnet.reporting.page import write_page
-from deconvnet.reporting.pictures import file_uri
-from deconvnet.schemas import StepsRecord, read_json
 from deconvnet.support.errors import UsageError
-from experiments.gallery import read_gallery
-from experiments.paper_comparison import (
-    DIFFERENT_TASKS,
-    HOW_DIFFERENT,
-    PAPER,
-    Comparison,
-    add_table_arguments,
-    read_comparison,
-)
-from experiments.records import listed_figures
+from experiments.arguments import add_table_arguments
 from stages.cli import make_parser, run_command
+
+if TYPE_CHECKING:
+    from experiments.paper_comparison import Comparison
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +27,11 @@ MOST_BYTES = 30_000_000  # of a page that opens at once and can be sent about
 
 def main(options: argparse.Namespace) -> None:
     """Reads the run, writes the page."""
+    from deconvnet.data.dataset import DATA_SETS
+    from deconvnet.reporting.page import write_page
+    from experiments.gallery import read_gallery
+    from experiments.paper_comparison import read_comparison
+
     if not LEAST_SIDE <= options.side <= MOST_SIDE:
         raise UsageError(f"--side {options.side}: expected {LEAST_SIDE} to {MOST_SIDE} pixels")
     compared = read_comparison(options)
@@ -59,8 +54,10 @@ def main(options: argparse.Namespace) -> None:
     print(f"wrote {out}: {len(gallery.entries)} images, {size / 1e6:.1f} MB; open it in a browser")
 
 
-def table(compared: Comparison) -> dict[str, Any]:
+def table(compared: "Comparison") -> dict[str, Any]:
     """Table 1 as run.html shows it."""
+    from experiments.paper_comparison import PAPER
+
     by_cell = {(line["row"], line["class"]): line for line in compared.lines}
     groups = {"mean": ""} | ({"subset mean": f"mean of {len(compared.subset)}: "} if compared.subset else {})
     kinds = {PAPER: ("paper_voc2012_test", ""), "this run": ("this_run", ""), "difference": ("difference", "+")}
@@ -81,8 +78,10 @@ def table(compared: Comparison) -> dict[str, Any]:
             "rows": rows, "classes": classes, "notes": _notes(compared), **_warning(compared)}
 
 
-def _warning(compared: Comparison) -> dict[str, str]:
+def _warning(compared: "Comparison") -> dict[str, str]:
     """What task the numbers are of: said where they stand."""
+    from experiments.paper_comparison import DIFFERENT_TASKS, HOW_DIFFERENT
+
     if not compared.with_paper:
         return {"warning": "", "why": "The classes are not VOC's 21, so the paper has no numbers to compare with."}
     server = [result.row.title for result in compared.results if result.from_server]
@@ -92,7 +91,7 @@ def _warning(compared: Comparison) -> dict[str, str]:
     return {"warning": DIFFERENT_TASKS, "why": HOW_DIFFERENT + but}
 
 
-def _notes(compared: Comparison) -> list[str]:
+def _notes(compared: "Comparison") -> list[str]:
     notes = []
     if compared.background_only is not None:
         notes.append(f"Label maps of nothing but {compared.classes[0]} would have a mean of "
@@ -109,6 +108,8 @@ def _number(value: float | None, sign: str = "") -> str:
 
 def step_times(run: Path) -> list[tuple[str, str]]:
     """The steps of stages.run that were timed, and the time that each took."""
+    from deconvnet.schemas import StepsRecord, read_json
+
     path = run / "steps.json"
     known = read_json(path, StepsRecord).steps if path.is_file() else {}
     return [(command, str(timedelta(seconds=round(step.seconds)))) for command, step in known.items()
@@ -120,6 +121,9 @@ def figures(report: Path) -> list[dict[str, str]]:
 
     Without a list of them: the sheet. Raises UserError for a damaged list.
     """
+    from deconvnet.reporting.pictures import file_uri
+    from experiments.records import listed_figures
+
     folder, found = report / "figures", []
     for one in listed_figures(folder / "figures.json"):
         files = [folder / name for name in (one.png, one.svg) if name and (folder / name).is_file()]

@@ -5,26 +5,22 @@ import csv
 import io
 import sys
 from pathlib import Path
-from typing import Any
-
-from tabulate import tabulate
+from typing import TYPE_CHECKING, Any
 
 from deconvnet.conventions import VOC_CLASSES
 from deconvnet.support.atomic import write_json, write_text
-from experiments.paper_comparison import (
-    DIFFERENT_TASKS,
-    HOW_DIFFERENT,
-    PAPER,
-    add_table_arguments,
-    read_comparison,
-)
-from experiments.table1 import Result
+from experiments.arguments import add_table_arguments
 from stages.cli import make_parser, run_command
 
+if TYPE_CHECKING:
+    from experiments.table1 import Result
 
-def to_markdown(run: dict[str, str], results: list[Result], lines: list[dict[str, Any]], classes: list[str],
+
+def to_markdown(run: dict[str, str], results: "list[Result]", lines: list[dict[str, Any]], classes: list[str],
                 subset: list[str]) -> str:
     """The report: what this run is, means, every class, what is missing."""
+    from experiments.paper_comparison import DIFFERENT_TASKS, HOW_DIFFERENT, PAPER
+
     by_cell = {(line["row"], line["class"]): line for line in lines}
     with_paper = classes == VOC_CLASSES
     text = ["# Table 1: the paper and this run", "", "## What this run used", ""]
@@ -84,6 +80,8 @@ def _number(value: float | None, sign: str = "") -> str:
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
+    from tabulate import tabulate
+
     return tabulate(rows, header, tablefmt="pipe", disable_numparse=True,
                     colalign=("left", *["right"] * (len(header) - 1)))
 
@@ -99,6 +97,8 @@ def to_csv(lines: list[dict[str, Any]]) -> str:
 
 def main(options: argparse.Namespace) -> None:
     """Reads, compares, prints, writes."""
+    from experiments.paper_comparison import read_comparison
+
     compared = read_comparison(options)
     results, classes, lines = compared.results, compared.classes, compared.lines
     text = to_markdown(compared.description, results, lines, classes, compared.subset)

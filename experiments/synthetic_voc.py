@@ -5,12 +5,13 @@ import sys
 from pathlib import Path
 
 from deconvnet.conventions import VOC_CLASSES
-from deconvnet.data.synthetic import generate
 from stages.cli import make_parser, run_command
 
 
 def main(options: argparse.Namespace) -> None:
     """Makes the set."""
+    from deconvnet.data.synthetic import generate
+
     class_names = ["background", *options.classes.split(",")] if options.classes else VOC_CLASSES
     folder = generate(options.folder, options.train, options.val, options.seed, options.side, class_names)
     print(f"{folder}: {options.train} training and {options.val} validation images")

@@ -10,14 +10,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from deconvnet.data.row_files import read_rows
-from deconvnet.recipe_files import load_recipe
-from deconvnet.run_folder import RunFolder, provenance
 from deconvnet.support.atomic import write_json
-from proposals.build import build_proposals, build_windows
 from stages.cli import make_parser, run_command
 
 IMAGES = 12031  # VOC 2012 train and val with SBD's labels, the paper's training images
@@ -26,7 +21,11 @@ SAMPLE = 400  # windows read each way
 
 def measure(voc_root: Path, split: str, folder: Path) -> dict[str, float]:
     """Seconds and bytes of a stage 2 window, both ways, and of an image's proposals."""
-    from deconvnet.data.examples import WindowCrops  # with torch, which --help has no use for
+    from deconvnet.data.examples import WindowCrops
+    from deconvnet.data.row_files import read_rows
+    from deconvnet.recipe_files import load_recipe
+    from deconvnet.run_folder import RunFolder
+    from proposals.build import build_proposals, build_windows
 
     recipe = load_recipe("paper")
     found: dict[str, float] = {}
@@ -54,6 +53,10 @@ def measure(voc_root: Path, split: str, folder: Path) -> dict[str, float]:
 
 def main(options: argparse.Namespace) -> None:
     """Measures, prints, records."""
+    import cv2
+
+    from deconvnet.run_folder import provenance
+
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         found = measure(options.voc_root, options.split, Path(folder))

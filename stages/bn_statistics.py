@@ -4,21 +4,26 @@ import argparse
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deconvnet.models.registry import NETWORKS
 from deconvnet.models.spec import MEASURED, TrainingSpec
 from deconvnet.recipe import CHECKPOINTS, PROPOSALS, WINDOWS, Recipe
-from deconvnet.run_folder import RunFolder, git_commit, open_run
 from deconvnet.support.atomic import remove_leftovers
 from deconvnet.support.errors import UsageError
-from deconvnet.support.locks import held
 from stages.cli import add_run_arguments, make_parser, run_command
+
+if TYPE_CHECKING:
+    from deconvnet.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
 
 def main(options: argparse.Namespace) -> None:
     """Loads the weights, measures with them frozen, writes them with the statistics."""
+    from deconvnet.run_folder import open_run
+    from deconvnet.support.locks import held
+
     by_stage = NETWORKS[options.model].by_stage
     run = open_run(options, keeps=(PROPOSALS, WINDOWS, CHECKPOINTS),
                    needs_images=not by_stage or bool(options.voc_root))
@@ -45,9 +50,9 @@ def _training(recipe: Recipe, model: str, stage: int | None) -> TrainingSpec:
     return training
 
 
-def _measure(run: RunFolder, training: TrainingSpec, weights: Path, to: Path, device_name: str) -> None:
-    # torch's modules, here, not above: --help answers at once
+def _measure(run: "RunFolder", training: TrainingSpec, weights: Path, to: Path, device_name: str) -> None:
     from deconvnet.models.network_files import load_unmeasured, save_network
+    from deconvnet.run_folder import git_commit
     from deconvnet.runtime import choose_device, prepare, seed_everything
     from deconvnet.training.example_sources import training_data
     from deconvnet.training.schedules import measure

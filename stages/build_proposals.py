@@ -4,21 +4,23 @@ import argparse
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from deconvnet.recipe import recipe_to_dict
-from deconvnet.recipe_files import load_recipe
-from deconvnet.run_folder import RunFolder, open_run
 from deconvnet.support.errors import UserError
-from deconvnet.support.locks import held
 from deconvnet.support.workers import check_workers, default_workers
-from proposals.build import build_proposals, build_windows, check_some_masks
 from stages.cli import add_run_arguments, make_parser, run_command
+
+if TYPE_CHECKING:
+    from deconvnet.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
 
 def main(options: argparse.Namespace) -> None:
     """Proposals where a stage needs them, then windows, for each split and stage asked for."""
+    from deconvnet.run_folder import open_run
+    from deconvnet.support.locks import held
+
     check_workers(options.workers, least=0)
     run = open_run(options, begins=True)
     data = run.recipe.data
@@ -29,14 +31,19 @@ def main(options: argparse.Namespace) -> None:
         _build_all(run, splits, stages, options)
 
 
-def _check_own(run: RunFolder) -> None:
+def _check_own(run: "RunFolder") -> None:
     """Raises UserError when a command that began the run at the same moment wrote another recipe down."""
+    from deconvnet.recipe import recipe_to_dict
+    from deconvnet.recipe_files import load_recipe
+
     if recipe_to_dict(load_recipe(run.root / "recipe.yaml", complete=True)) != recipe_to_dict(run.recipe):
         raise UserError(f"{run.root / 'recipe.yaml'}: another command just started this run with another recipe: "
                         "use another --run folder")
 
 
-def _build_all(run: RunFolder, splits: list[str], stages: tuple[int, ...], options: argparse.Namespace) -> None:
+def _build_all(run: "RunFolder", splits: list[str], stages: tuple[int, ...], options: argparse.Namespace) -> None:
+    from proposals.build import build_proposals, build_windows, check_some_masks
+
     data = run.recipe.data
     for split in splits:
         ids = run.voc().image_ids(split)  # a missing list is an error before hours of work, and so is a wrong one

@@ -1,4 +1,8 @@
-"""What every command shares: its parser's look, logging, and errors that fit on one line."""
+"""What every command shares: its parser's look, logging, and errors that fit on one line.
+
+A command's file imports above what its parser needs; what does the work is imported by the functions that do it. So
+--help and a mistyped option are answered in a fraction of a second.
+"""
 
 import argparse
 import logging
@@ -10,9 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tqdm.contrib.logging import logging_redirect_tqdm
-
-from deconvnet.run_folder import DEFAULT_RECIPE, DEFAULT_RUN, SYNTHETIC
+from deconvnet.conventions import DEFAULT_RECIPE, DEFAULT_RUN, SYNTHETIC
 from deconvnet.support.errors import UserError, describe
 from deconvnet.support.interrupts import Interruptible
 
@@ -41,8 +43,10 @@ def run_command(parser: argparse.ArgumentParser, command: Callable[[argparse.Nam
     SIGTERM (an ended job, as on a cluster) or SIGHUP (a closed terminal). arguments: None for those of this process,
     which then is to end with the status returned.
     """
-    sys.excepthook = sys.__excepthook__  # the imports are over: from here on an interruption stops started work
     options = parser.parse_args(arguments)
+    from tqdm.contrib.logging import logging_redirect_tqdm
+
+    sys.excepthook = sys.__excepthook__  # the command's imports are over
     logging.raiseExceptions = options.debug  # an interruption inside tqdm's lock would print a traceback
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", level=logging.INFO, stream=sys.stderr)
     if not options.debug:

@@ -7,31 +7,17 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tabulate import tabulate
-
-from deconvnet.data.dataset import DATA_SETS, SegmentationDataset
-from deconvnet.data.voc import VocFolder, check_split
-from deconvnet.evaluation.comp6 import pack_comp6
-from deconvnet.evaluation.metrics import ConfusionMatrix, chosen_classes, or_none
-from deconvnet.evaluation.scoring import (
-    SCORE_FILES,
-    ImageScore,
-    check_predictions,
-    has_masks,
-    image_mean,
-    images_csv,
-    images_summary,
-    prediction_classes,
-    read_class_list,
-    recorded_classes,
-    score,
-)
-from deconvnet.run_folder import DEFAULT_RUN, read_run, recorded_voc_root
+from deconvnet.conventions import DEFAULT_RUN
 from deconvnet.support.atomic import remove_leftovers, write_json, write_text
 from deconvnet.support.errors import UsageError, UserError
-from deconvnet.support.locks import held
 from stages.cli import default_run, make_parser, run_command
+
+if TYPE_CHECKING:
+    from deconvnet.data.dataset import SegmentationDataset
+    from deconvnet.evaluation.metrics import ConfusionMatrix
+    from deconvnet.evaluation.scoring import ImageScore
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +26,18 @@ log = logging.getLogger(__name__)
 class Asked:
     """What is to be scored: folders of label maps, each of every image of a split."""
 
-    voc: SegmentationDataset
+    voc: "SegmentationDataset"
     split: str
     folders: list[Path]
 
 
 def asked_for(options: argparse.Namespace) -> Asked:
     """What the options ask for: a folder from anywhere, or a run's predictions. Raises UsageError."""
+    from deconvnet.data.dataset import DATA_SETS
+    from deconvnet.data.voc import VocFolder, check_split
+    from deconvnet.evaluation.scoring import prediction_classes, read_class_list, recorded_classes
+    from deconvnet.run_folder import read_run, recorded_voc_root
+
     if options.predictions and options.voc_root and not options.run:
         classes = read_class_list(options.classes) if options.classes else prediction_classes(options.predictions)
         return Asked(VocFolder(options.voc_root, classes), options.split or "val", [options.predictions])
@@ -85,8 +76,12 @@ def _names(folders: list[Path]) -> str:
     return ", ".join(path.name for path in folders) or "those that stages.infer makes"
 
 
-def print_table(confusion: ConfusionMatrix, images: list[ImageScore], subset: list[str]) -> None:
+def print_table(confusion: "ConfusionMatrix", images: "list[ImageScore]", subset: list[str]) -> None:
     """Prints the four metrics, the mean of the images' own mean IoU and the per-class IoU, in percent, one column."""
+    from tabulate import tabulate
+
+    from deconvnet.evaluation.scoring import image_mean
+
     print(f"{confusion.images:,} images, {int(confusion.counts.sum()):,} labelled pixels; percent\n")
     rows = [
         ("pixel accuracy", confusion.pixel_accuracy()),
@@ -110,6 +105,10 @@ def percent(value: float) -> str:
 
 def main(options: argparse.Namespace) -> None:
     """Packs, scores, prints and writes what the options ask for."""
+    from deconvnet.evaluation.metrics import chosen_classes
+    from deconvnet.evaluation.scoring import check_predictions
+    from deconvnet.support.locks import held
+
     asked = asked_for(options)
     image_ids = asked.voc.image_ids(asked.split)
     subset = chosen_classes(options.subset_classes, asked.voc.classes)
@@ -128,6 +127,10 @@ def main(options: argparse.Namespace) -> None:
 
 
 def _evaluate(asked: Asked, folder: Path, image_ids: list[str], subset: list[str], comp6: Path | None) -> None:
+    from deconvnet.evaluation.comp6 import pack_comp6
+    from deconvnet.evaluation.metrics import or_none
+    from deconvnet.evaluation.scoring import SCORE_FILES, has_masks, image_mean, images_csv, images_summary, score
+
     remove_leftovers(folder)
     voc, split = asked.voc, asked.split
     if comp6:

@@ -5,13 +5,8 @@ import logging
 import sys
 from pathlib import Path
 
-from deconvnet.inference.networks import weights_of_run
-from deconvnet.inference.score_files import file_token
-from deconvnet.inference.weight_choice import networks_of_files
 from deconvnet.models.registry import NETWORKS as NETWORK_SPECS
 from deconvnet.recipe import CHECKPOINTS, NETWORKS, PROPOSALS, WINDOWS, Recipe
-from deconvnet.recipe_files import override
-from deconvnet.run_folder import read_run
 from deconvnet.support.atomic import remove_leftovers
 from deconvnet.support.errors import UsageError
 from stages.cli import add_run, make_parser, run_command
@@ -24,6 +19,7 @@ FORMATS = ("onnx",)
 
 def main(options: argparse.Namespace) -> None:
     """Writes a file for each network, compared with torch."""
+    from deconvnet.inference.score_files import file_token
     from deconvnet.models.network_files import load_network
     from deconvnet.models.onnx_export import export_onnx
 
@@ -44,6 +40,11 @@ def chosen(options: argparse.Namespace) -> tuple[list[tuple[str, Path, Recipe]],
 
     Raises UsageError for weights that are not there, or options that do not go together.
     """
+    from deconvnet.inference.networks import weights_of_run
+    from deconvnet.inference.weight_choice import networks_of_files
+    from deconvnet.recipe_files import override
+    from deconvnet.run_folder import read_run
+
     if not options.weights:
         if options.recipe:
             raise UsageError(f"--recipe {options.recipe}: a run has its own recipe; --recipe is for --weights")

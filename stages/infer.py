@@ -4,23 +4,23 @@ import argparse
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from deconvnet.inference.photograph_files import photograph_files
-from deconvnet.inference.sources import Source
-from deconvnet.labelling import label
 from deconvnet.models.registry import NETWORKS as NETWORK_SPECS
 from deconvnet.models.registry import PARTNERS, partner_name
-from deconvnet.photograph_labelling import Wanted, label_photographs
 from deconvnet.recipe import CHECKPOINTS, NETWORKS, PROPOSALS, WINDOWS
-from deconvnet.run_folder import RunFolder, open_run
-from deconvnet.segmenter import Segmenter
 from deconvnet.support.errors import UsageError
 from deconvnet.support.workers import check_workers, default_workers
 from stages.cli import add_run_arguments, make_parser, run_command
 
+if TYPE_CHECKING:
+    from deconvnet.run_folder import RunFolder
+    from deconvnet.segmenter import Segmenter
+
 log = logging.getLogger(__name__)
 
 OF_IMAGES = ("recursive", "on_error", "probabilities")  # options that a split has no use for
+
 
 def main(options: argparse.Namespace) -> None:
     """Scores, ensemble, CRF, PNGs."""
@@ -31,6 +31,11 @@ def main(options: argparse.Namespace) -> None:
     for option in OF_IMAGES:
         if getattr(options, option) and not options.images:
             raise UsageError(f"--{option.replace('_', '-')} is for --images alone")
+    from deconvnet.inference.sources import Source
+    from deconvnet.labelling import label
+    from deconvnet.run_folder import open_run
+    from deconvnet.segmenter import Segmenter
+
     run = open_run(options, keeps=(PROPOSALS, WINDOWS, CHECKPOINTS, NETWORKS), needs_images=not options.images)
     segmenter = Segmenter.of(run, options.model, options.ensemble, options.crf, options.device, options.aggregate,
                              options.edge_model, weights)
@@ -41,7 +46,10 @@ def main(options: argparse.Namespace) -> None:
     label(run, segmenter, source, not options.out, options.overlay, options.workers)
 
 
-def _label_images(run: RunFolder, segmenter: Segmenter, options: argparse.Namespace) -> None:
+def _label_images(run: "RunFolder", segmenter: "Segmenter", options: argparse.Namespace) -> None:
+    from deconvnet.inference.photograph_files import photograph_files
+    from deconvnet.photograph_labelling import Wanted, label_photographs
+
     left_out: dict[Path, str] = {}
 
     def leave_out(path: Path, error: UsageError) -> None:

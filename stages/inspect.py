@@ -7,20 +7,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
-from tabulate import tabulate
 
-from deconvnet.data.row_files import attributes_of, opened, read_rows
 from deconvnet.recipe import Recipe, recipe_difference, recipe_keys, recipe_to_dict, shapes
-from deconvnet.recipe_files import load_recipe
 from deconvnet.support.errors import UsageError
 from stages.cli import make_parser, run_command
 
 if TYPE_CHECKING:
+    import h5py
     from torch import Tensor
 
-# torch is imported by what needs it, not above: --help, a recipe and an HDF5 file are shown at once.
 LONG = 60  # characters of a value before it is shortened
 
 
@@ -102,6 +98,10 @@ def print_about(metadata: dict[str, Any]) -> None:
 
 def print_hdf5(path: Path) -> None:
     """A file of proposals, windows or scores: attributes, datasets, ranges of numbers, rows by class."""
+    import h5py
+
+    from deconvnet.data.row_files import attributes_of, opened, read_rows
+
     with opened(path) as file:
         attributes = {name: _decoded(value) for name, value in attributes_of(file).items()}
         ours = read_rows(path, attributes["format"]) if attributes.get("format") in ("proposals", "windows") else None
@@ -152,11 +152,15 @@ def print_differences(made_with: dict[str, Any]) -> None:
 
 def print_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
     """Prints a plain table: the first column aligned left, the others right."""
+    from tabulate import tabulate
+
     print(tabulate(rows, header, tablefmt="plain", disable_numparse=True,
                    colalign=("left", *["right"] * (len(header) - 1))))
 
 
-def _dataset(data: h5py.Dataset) -> tuple[str, str, str]:
+def _dataset(data: "h5py.Dataset") -> tuple[str, str, str]:
+    import h5py
+
     kind = data.dtype
     shape = " x ".join(f"{size:,}" for size in data.shape) or "one"
     whole = data.size and data.id.get_storage_size() >= data.nbytes  # else a few bytes might declare terabytes
@@ -192,6 +196,8 @@ PRINTERS = {".pt": print_checkpoint, ".safetensors": print_safetensors, ".onnx":
 def main(options: argparse.Namespace) -> None:
     """Prints what was asked for."""
     if options.what in ("network", "recipe"):
+        from deconvnet.recipe_files import load_recipe
+
         recipe = load_recipe(options.recipe or "paper", options.set)
         (print_network if options.what == "network" else print_recipe)(recipe)
         return

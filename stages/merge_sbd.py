@@ -5,13 +5,14 @@ import sys
 from pathlib import Path
 
 from deconvnet.conventions import VOC_CLASSES
-from deconvnet.data.sbd import merge_sbd
-from deconvnet.data.voc import VocFolder
 from stages.cli import make_parser, run_command
 
 
 def main(options: argparse.Namespace) -> None:
     """Merges, and prints the size of each split."""
+    from deconvnet.data.sbd import merge_sbd
+    from deconvnet.data.voc import VocFolder
+
     counts = merge_sbd(VocFolder(options.voc_root, VOC_CLASSES), options.sbd_root)
     for split, count in counts.items():
         print(f"{split}: {count} images")

@@ -4,11 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from deconvnet.inference.photograph_files import photograph_files
-from deconvnet.photograph_labelling import Wanted, label_photographs
-from deconvnet.run_folder import read_run
-from deconvnet.schemas import LabelsRecord, read_json
-from deconvnet.segmenter import PRETRAINED, Segmenter
+from deconvnet.conventions import PRETRAINED
 from deconvnet.support.workers import check_workers, default_workers
 from stages.cli import make_parser, run_command
 
@@ -16,6 +12,12 @@ from stages.cli import make_parser, run_command
 def main(options: argparse.Namespace) -> None:
     """Label maps, overlays and labels.json; a line on each photograph."""
     check_workers(options.workers, least=1)
+    from deconvnet.inference.photograph_files import photograph_files
+    from deconvnet.photograph_labelling import Wanted, label_photographs
+    from deconvnet.run_folder import read_run
+    from deconvnet.schemas import LabelsRecord, read_json
+    from deconvnet.segmenter import Segmenter
+
     files = photograph_files(options.images, options.recursive, options.out)
     segmenter = Segmenter.from_pretrained(not options.no_crf, options.device)
     wanted = Wanted(overlay=True)

@@ -5,23 +5,25 @@ import shlex
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from deconvnet.evaluation.metrics import chosen_classes
+from deconvnet.conventions import DEFAULT_RECIPE
 from deconvnet.models.registry import PARTNERS
 from deconvnet.recipe import Recipe
-from deconvnet.recipe_files import load_recipe
-from deconvnet.run_folder import DEFAULT_RECIPE
 from deconvnet.support.errors import UsageError
-from deconvnet.support.locks import held
 from deconvnet.support.workers import check_workers
 from stages.cli import add_run_arguments, make_parser, run_command
-from stages.done import Done
-from stages.step_runner import duration, run_plans
-from stages.steps import steps
+
+if TYPE_CHECKING:
+    from stages.done import Done
 
 
 def main(options: argparse.Namespace) -> None:
     """Prints the steps, or runs those that are not done."""
+    from deconvnet.support.locks import held
+    from stages.done import Done
+    from stages.steps import steps
+
     recipe = _check(options)
     plan = steps(recipe, options)
     if options.dry_run:
@@ -33,6 +35,9 @@ def main(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> Recipe:
     """The run's recipe. Raises UsageError for what a later step would refuse only after hours of work."""
+    from deconvnet.evaluation.metrics import chosen_classes
+    from deconvnet.recipe_files import load_recipe
+
     saved = [folder / "recipe.yaml" for folder in (options.run, options.source) if folder]
     found = None if options.recipe else next((path for path in saved if path.is_file()), None)
     recipe = load_recipe(found or options.recipe or DEFAULT_RECIPE, options.set, complete=bool(found))
@@ -49,8 +54,10 @@ def _files(options: argparse.Namespace) -> list[Path | None]:
     return [options.vgg16, options.edge_model, *(getattr(options, f"{partner}_vgg16") for partner in PARTNERS)]
 
 
-def run_all(run: Path, done: Done) -> None:
+def run_all(run: Path, done: "Done") -> None:
     """Runs every step that is not done; says at the end where the results are."""
+    from stages.step_runner import duration, run_plans
+
     started, report = time.monotonic(), run / "report"
     run_plans([done])
     print(f"\nthe whole run in {duration(time.monotonic() - started)}; the table above is also in\n"

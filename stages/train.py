@@ -9,9 +9,7 @@ from pathlib import Path
 from deconvnet.models.registry import NETWORKS
 from deconvnet.recipe import CHECKPOINTS, PROPOSALS, WINDOWS
 from deconvnet.recipe import NETWORKS as FINAL_NETWORKS
-from deconvnet.run_folder import open_run
 from deconvnet.support.errors import UsageError, UserError
-from deconvnet.support.locks import held
 from stages.cli import add_run_arguments, make_parser, run_command
 
 log = logging.getLogger(__name__)
@@ -19,7 +17,7 @@ log = logging.getLogger(__name__)
 
 def main(options: argparse.Namespace) -> None:
     """Trains what was asked for, together with the other ranks where torchrun started several."""
-    from deconvnet.training import ranks  # here, not above: --help answers at once
+    from deconvnet.training import ranks
 
     with ranks.together():
         _train(options)
@@ -28,7 +26,9 @@ def main(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     import torch
 
+    from deconvnet.run_folder import open_run
     from deconvnet.runtime import choose_device, seed_everything
+    from deconvnet.support.locks import held
     from deconvnet.training import ranks
     from deconvnet.training.lengthening import check_iterations
     from deconvnet.training.schedules import Given, asked_for, train_all

@@ -11,15 +11,16 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from http import HTTPStatus
 from pathlib import Path, PurePosixPath
-
-import requests
-from requests.adapters import HTTPAdapter
-from urllib3.util.retry import Retry
+from typing import TYPE_CHECKING
 
 from deconvnet.support.errors import UserError
 from deconvnet.support.locks import held
 from deconvnet.support.progress import progress
+
+if TYPE_CHECKING:
+    import requests
 
 log = logging.getLogger(__name__)
 
@@ -148,8 +149,13 @@ def checksum_error(remote: Remote, path: Path) -> str:
 
 def download(remote: Remote, path: Path) -> None:
     """Downloads to `path` through `path`.part, which a later call resumes. Raises UserError."""
+    import requests
+    from requests.adapters import HTTPAdapter
+    from urllib3.util.retry import Retry
+
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
+    passing = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
     fruitless = 0
     furthest = part.stat().st_size if part.is_file() else 0
     # Refused connections and busy servers are retried in here, transfers cut in the middle by the loop below.
@@ -167,7 +173,7 @@ def download(remote: Remote, path: Path) -> None:
                 fruitless = fruitless + 1 if after <= furthest else 0
                 furthest = max(furthest, after)
                 unreachable = isinstance(error, requests.ConnectionError) and not after
-                if fruitless == FRUITLESS or unreachable or not isinstance(error, _PASSING):
+                if fruitless == FRUITLESS or unreachable or not isinstance(error, passing):
                     kept = f"; the {after:,} bytes so far are kept in {part}" if after else ""
                     raise UserError(f"{remote.url}: cannot be fetched ({_cause(error)}){kept}") from None
                 log.warning("%s: %s; resuming at byte %s", remote.url, _cause(error), f"{after:,}")
@@ -180,16 +186,13 @@ def download(remote: Remote, path: Path) -> None:
     part.replace(path)
 
 
-_PASSING = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
-
-
-def _transfer(session: requests.Session, remote: Remote, part: Path) -> bool:
+def _transfer(session: "requests.Session", remote: Remote, part: Path) -> bool:
     """One request for what is still missing from `part`; True when it is complete. Raises requests.RequestException."""
     have = part.stat().st_size if part.is_file() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with session.get(remote.url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         whole = re.search(r"/(\d+)$", answer.headers.get("Content-Range", ""))
-        if answer.status_code == requests.codes.requested_range_not_satisfiable and have:
+        if answer.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
             if whole and int(whole[1]) == have:
                 return True  # the download was complete, only the check was missing
             part.unlink()  # longer than the file on the server: not its beginning

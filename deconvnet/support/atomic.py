@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import h5py
+from typing import TYPE_CHECKING, Any
 
 from deconvnet.support.interrupts import StopRequest
+
+if TYPE_CHECKING:
+    import h5py
 
 LONGEST_NAME = 200  # bytes; file systems allow 255, and temporary files have longer names
 
@@ -67,13 +68,15 @@ def is_running(process: int) -> bool:
 
 
 @contextmanager
-def atomic_hdf5(path: Path | str) -> Iterator[h5py.File]:
+def atomic_hdf5(path: Path | str) -> "Iterator[h5py.File]":
     """Yields an HDF5 file to write into; it becomes `path` completely or not at all. Raises OSError for a full disk.
 
     HDF5 does not survive a failed write: it prints tracebacks for every open object, and then crashes the process. So
     failures are hidden from it, and raised afterwards. Nor does it survive Ctrl-C in one of our functions that it
     calls: that is delayed to the end, or to a StopRequest within.
     """
+    import h5py
+
     with StopRequest(), atomic_write(path) as temporary, _Forgiving(temporary) as disk:
         try:
             with h5py.File(disk, "w", libver=("v110", "v110")) as file:

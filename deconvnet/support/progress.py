@@ -2,13 +2,16 @@
 
 import sys
 from collections.abc import Iterable
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from tqdm import tqdm
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 
 def progress(items: Iterable[Any] | None = None, **options: Any) -> "tqdm[Any]":
     """tqdm with remaining time; if stderr is not a terminal it prints a line every half minute."""
+    from tqdm import tqdm
+
     if sys.stderr.isatty():
         return tqdm(items, dynamic_ncols=True, mininterval=0.2, **options)
     return tqdm(items, mininterval=30, file=_Lines(sys.stderr), **options)

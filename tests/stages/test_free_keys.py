@@ -93,7 +93,7 @@ def test_what_a_command_lets_change_within_a_run(command: Any, monkeypatch: pyte
         asked["keeps"] = keeps
         raise InterruptedError
 
-    monkeypatch.setattr(command, "open_run", stop)
+    monkeypatch.setattr("deconvnet.run_folder.open_run", stop)
     with pytest.raises(InterruptedError):
         command.main(command.parse().parse_args([] if command is not train else ["--stage", "1"]))
     assert free_keys(load_recipe("tiny"), asked["keeps"]) == COMMANDS[command]

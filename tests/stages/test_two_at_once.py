@@ -12,7 +12,9 @@ from deconvnet.data.synthetic import generate
 from deconvnet.inference.saved_scores import SavedScores
 from deconvnet.inference.sources import Source
 from deconvnet.recipe_files import load_recipe, save_recipe
+from deconvnet.run_folder import open_run
 from deconvnet.segmenter import Segmenter
+from deconvnet.support import locks
 from deconvnet.support.errors import UserError
 from deconvnet.support.locks import held
 from stages import bn_statistics, build_proposals, evaluate, infer, train
@@ -70,7 +72,7 @@ def status(name: str, run: Path, voc: Path) -> int:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_takes_its_lock(name: str, run: Path, voc: Path, capsys: pytest.CaptureFixture,
                                      monkeypatch: pytest.MonkeyPatch) -> None:
-    for work in ("stages.build_proposals.build_proposals", "stages.build_proposals.build_windows",
+    for work in ("proposals.build.build_proposals", "proposals.build.build_windows",
                  "deconvnet.training.schedules.train_all"):
         monkeypatch.setattr(work, refuse)
     with held(run / COMMANDS[name][2]):
@@ -94,7 +96,7 @@ def test_what_a_killed_command_left_goes(name: str, folder: str, run: Path, voc:
     caplog.set_level(logging.INFO)
     if "NETWORK" in folder:  # its name tells how the score maps are made
         arguments = infer.parse().parse_args(["--run", str(run), "--device", "cpu"])
-        opened = infer.open_run(arguments)
+        opened = open_run(arguments)
         segmenter = Segmenter.of(opened)
         (network,) = segmenter.networks
         folder = str(SavedScores(Source(opened, segmenter.proposer), network).folder.relative_to(run))
@@ -106,13 +108,13 @@ def test_what_a_killed_command_left_goes(name: str, folder: str, run: Path, voc:
 
 def test_two_that_begin_a_run_at_once(run: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """With different recipes: the later one's is written down, and the earlier one stops before it makes anything."""
-    lock = build_proposals.held
+    lock = locks.held
 
     def overtaken(path: Path) -> object:
         save_recipe(load_recipe("tiny", [*KEYS, "proposals.count=30"]), run / "recipe.yaml")
         return lock(path)
 
-    monkeypatch.setattr(build_proposals, "held", overtaken)
+    monkeypatch.setattr(locks, "held", overtaken)
     assert run_command(build_proposals.parse(), build, ["--run", str(run), "--workers", "0"]) == 1
     assert "another command just started this run with another recipe" in capsys.readouterr().err
     assert not (run / "proposals").exists()
