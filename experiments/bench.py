@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deconvnet.run_folder import provenance
 from deconvnet.support.atomic import write_json
 from deconvnet.support.errors import UsageError, UserError
 from experiments.benchmarks import BENCHMARKS, load
@@ -33,6 +32,7 @@ def main(options: argparse.Namespace) -> None:
         for name, entry in BENCHMARKS.items():
             print(f"{name:12} {entry.what}")
         return
+    from deconvnet.run_folder import provenance
     from experiments.benchmarks.guard import fallen, least_ratios
 
     settings = Settings(options.quick, options.device, options.voc_root)
