@@ -10,9 +10,10 @@ import numpy as np
 
 from crf.dense import CrfParameters, dense_crf
 from crf.pool import CrfPool
+from deconvnet.conventions import PRETRAINED
 from deconvnet.inference.enlarging import most_probable
 from deconvnet.recipe import Recipe
-from deconvnet.segmenter import PRETRAINED, Segmenter
+from deconvnet.segmenter import Segmenter
 from deconvnet.support.workers import WorkerPool, default_workers
 from experiments.benchmarks.base import Benchmark, Settings, Variant
 from experiments.benchmarks.photographs import photographs

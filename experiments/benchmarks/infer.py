@@ -17,14 +17,14 @@ import torch.nn.functional as F
 from PIL import Image
 
 from crf.dense import CrfParameters, dense_crf
-from deconvnet.conventions import MEAN_RGB
+from deconvnet.conventions import MEAN_RGB, PACKED, PRETRAINED
 from deconvnet.data.canvas import canvas_size, on_canvas
 from deconvnet.data.palette import write_label_png
 from deconvnet.data.windows import cut
 from deconvnet.inference.scoring import scoring_windows
 from deconvnet.models.network_files import load_network
 from deconvnet.recipe import Recipe
-from deconvnet.segmenter import PACKED, PRETRAINED, Segmenter
+from deconvnet.segmenter import Segmenter
 from deconvnet.support.workers import WorkerPool, default_workers
 from experiments.benchmarks.base import Benchmark, Settings, Variant
 from experiments.benchmarks.crf import agreement
