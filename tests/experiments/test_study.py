@@ -265,7 +265,7 @@ def test_a_choice_is_made_on_training_images_alone(trained, files: Path, base: P
     (("proposals",), "name it with --from RUN"),
     (("proposals", "--from", "nowhere"), "--from nowhere: not a run folder"),
     (("stages", "--from", "a", "b"), "not a run folder"),
-    (("imagenet",), "--vgg16 None: no such file"),
+    (("photographs",), "--vgg16 None: no such file"),
     (("stages", "--workers", "0"), "--workers 0"),
     (("stages", "--set", "solver.speed=1"), "solver.speed"),
 ])
