@@ -31,6 +31,11 @@ def autocast(runtime: Runtime, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=runtime.precision == "bf16")
 
 
+def weights_type(runtime: Runtime) -> torch.dtype:
+    """Of a network that only scores: what autocast would make of its weights for every batch, made once."""
+    return torch.bfloat16 if runtime.precision == "bf16" else torch.float32
+
+
 def prepare(model: nn.Module, runtime: Runtime, device: torch.device) -> nn.Module:
     """Moves a network to the device, in the recipe's memory layout and matrix precision."""
     tf32 = runtime.precision == "tf32"

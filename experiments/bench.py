@@ -68,7 +68,8 @@ def record(benchmark: Benchmark, measured: "list[Measured]", settings: Settings)
     from experiments.benchmarks.measuring import spread
 
     ways = [{"name": one.name, "seconds": one.seconds, "rate": one.rate, "rate_iqr": one.rate_spread,
-             "ratio": one.ratio, "ratio_iqr": spread(one.ratios), "memory_bytes": one.memory, **one.agreement}
+             "ratio": one.ratio, "ratio_iqr": spread(one.ratios), "memory_bytes": one.memory,
+             "agreement": one.agreement}
             for one in measured]
     if benchmark.work:
         from experiments.benchmarks.floor import floor
@@ -86,7 +87,7 @@ def table(name: str, found: dict[str, Any]) -> str:
 
     rows = []
     for way in found["ways"]:
-        agreement = ", ".join(f"{key} {way[key]:.4g}" for key in ("largest difference", "same labels") if key in way)
+        agreement = ", ".join(f"{key} {value:.4g}" for key, value in way["agreement"].items())
         rows.append([name, way["name"], f"{way['rate']:.4g} ± {way['rate_iqr']:.2g}",
                      f"{way['ratio']:.2f} ± {way['ratio_iqr']:.2f}",
                      f"{way['memory_bytes'] / 1e6:.0f} MB" if way["memory_bytes"] is not None else "",

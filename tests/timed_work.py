@@ -1,18 +1,17 @@
-"""A measurement whose ways differ by a known factor in time, and take a known memory."""
-
-import time
+"""A measurement whose ways differ by a known factor in time, told by a clock of its own, and take a known memory."""
 
 import numpy as np
 
 from experiments.benchmarks.base import Benchmark, Variant
 
 MEGABYTES = 64
+clock = [0.0]
 
 
 def way(name: str, seconds: float, megabytes: int = 1) -> Variant:
-    """Sleeps, takes memory, and gives `seconds`."""
+    """Moves the clock on, takes memory, and gives `seconds`."""
     def call() -> float:
-        time.sleep(seconds)
+        clock[0] += seconds
         np.ones(megabytes << 20, np.uint8)
         return seconds
 

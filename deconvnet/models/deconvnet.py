@@ -14,6 +14,7 @@ from deconvnet import recipe as recipes
 from deconvnet.models.spec import MEASURED, NONE, WINDOWS, NetworkSpec, Start, TrainingSpec
 from deconvnet.models.unpooling import Pool, Unpool
 from deconvnet.models.vgg16 import Vgg16Network, convolution_names, draw_weights
+from deconvnet.models.whole_map import FromPixelConvTranspose2d
 from deconvnet.recipe import Recipe
 
 NAME = "deconvnet"
@@ -28,7 +29,7 @@ class DeconvNet(Vgg16Network):
         self.recipe = recipe
         coarsest = recipe.input // 32  # side of pool5, and so of fc6's kernel: 7 for 224
         self.add_fully_connected(coarsest)
-        self.add_layer("fc6_deconv", nn.ConvTranspose2d(self.fc_channels, self.channels[-1], coarsest))
+        self.add_layer("fc6_deconv", FromPixelConvTranspose2d(self.fc_channels, self.channels[-1], coarsest))
         for block in (5, 4, 3, 2, 1):
             self.add_module(f"unpool{block}", Unpool(recipe.unpooling))
             own, below = self.channels[block - 1], self.channels[max(block - 2, 0)]

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from deconvnet.models.whole_map import WholeMapConv2d
+
 VGG16_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))  # convolutions and channels before each pooling
 FC_CHANNELS = 4096
 
@@ -79,8 +81,8 @@ class Vgg16Network(nn.Module):
 
     def add_fully_connected(self, fc6_kernel: int) -> None:
         """Adds fc6 and fc7 as convolutions."""
-        self.add_layer("fc6", nn.Conv2d(self.channels[-1], self.fc_channels, fc6_kernel))
-        self.add_layer("fc7", nn.Conv2d(self.fc_channels, self.fc_channels, 1))
+        self.add_layer("fc6", WholeMapConv2d(self.channels[-1], self.fc_channels, fc6_kernel))
+        self.add_layer("fc7", WholeMapConv2d(self.fc_channels, self.fc_channels, 1))
 
     def layer(self, name: str, x: Tensor) -> Tensor:
         """A layer, its batch normalisation, ReLU."""

@@ -18,6 +18,7 @@ from deconvnet.training.solver import ScheduledSgd
 from deconvnet.training.trainer import pixel_loss
 from experiments.benchmarks.base import Benchmark, Settings, Variant, Work
 from experiments.benchmarks.floor import counted
+from experiments.benchmarks.plain import PlainDeconvNet
 
 
 def shaped(settings: Settings) -> Recipe:
@@ -56,7 +57,7 @@ def benchmark(settings: Settings) -> Benchmark:
     count = len(batch(settings, recipe)[0])
 
     def plain() -> Callable[[], float]:
-        model = network(recipe).to(settings.device)
+        model = PlainDeconvNet(network(recipe)).to(settings.device)
         descent = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=5e-4, foreach=False)
         pictures, labels = batch(settings, recipe)
 

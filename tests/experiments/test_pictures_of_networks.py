@@ -9,7 +9,7 @@ import pytest
 from deconvnet.data.palette import write_label_png as write_labels
 from deconvnet.data.row_files import OBJECT, read_rows
 from deconvnet.models.build import build_network
-from deconvnet.models.network_files import save_network
+from deconvnet.models.network_files import load_network, save_network
 from deconvnet.recipe_files import load_recipe
 from deconvnet.run_folder import RunFolder
 from deconvnet.support.atomic import write_json
@@ -62,7 +62,9 @@ def shown(run: RunFolder) -> ShownRun:
 
 @pytest.fixture(scope="module")
 def state(shown: ShownRun) -> dict[str, np.ndarray]:
-    return {name: value.double().numpy() for name, value in shown.scorer("deconvnet").opened[0].state_dict().items()}
+    scorer = shown.scorer("deconvnet")
+    model = load_network(scorer.weights, "deconvnet", shown.recipe)
+    return {name: value.double().numpy() for name, value in model.state_dict().items()}
 
 
 def close(found: np.ndarray, wanted: np.ndarray) -> None:

@@ -24,6 +24,7 @@ COVERING = {  # module: its tests' file names (patterns), the quickest to tell f
     "deconvnet/data/downloads.py": ["test_downloads.py"],
     "deconvnet/support/atomic.py": ["test_atomic.py", "test_row_files.py", "test_run_folder.py"],
     "deconvnet/support/interrupts.py": ["test_atomic.py", *TRAIN, "test_interrupts*.py", "test_signals*.py"],
+    "deconvnet/models/whole_map.py": ["test_folding.py"],
     "deconvnet/models/layer_table.py": ["test_inspect.py"],
     "deconvnet/evaluation/metrics.py": ["test_metrics.py", "test_evaluate.py", "test_reproduce.py"],
     "deconvnet/evaluation/paired.py": ["test_paired.py", "test_compare.py"],
