@@ -5,13 +5,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install predict demo test test-long fuzz lint docs docs-serve clean
+.PHONY: help install predict demo test check test-long fuzz lint docs docs-serve clean
 
 help:
 	@echo "make install    .venv with all packages; then: . .venv/bin/activate"
 	@echo "make predict IMAGES=photo.jpg   labels photographs with the network that comes with this"
 	@echo "make demo       the whole pipeline on a small synthetic set, in minutes"
-	@echo "make test       lint, then the tests"
+	@echo "make test       lint, then the quick tests: under two minutes on two cores"
+	@echo "make check      lint, all tests but the long ones, the guard of the benchmarks: what CI runs"
 	@echo "make test-long  the tests that take minutes (python -m tests.kills: 100 random kills)"
 	@echo "make fuzz       damaged files and wrong values against every command, 5 minutes (SEED=0)"
 	@echo "make lint       ruff, import-linter, mypy"
@@ -30,7 +31,11 @@ demo: .venv/installed
 	env -u DECONVNET_VOC_ROOT $(BIN)/python -m stages.run --recipe demo --run runs/demo
 
 test: lint
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not long'
+
+check: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m experiments.bench --quick --guard --no-memory
 
 test-long: .venv/installed
 	$(BIN)/python -m pytest -m long

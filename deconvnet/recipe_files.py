@@ -55,7 +55,8 @@ def load_recipe(name: str | Path, overrides: Overrides = (), complete: bool = Fa
                              "from another version of this program; restore them, or use another --run folder")
         for name, value in with_added_keys(_dotted(OmegaConf.to_container(loaded))).items():
             OmegaConf.update(loaded, name, value)
-    return override(_merge(Recipe(), loaded, str(path)), overrides)
+    recipe = _merge(Recipe(), loaded, str(path))
+    return override(recipe, overrides) if overrides else recipe  # a merge takes 20 ms
 
 
 def override(recipe: Recipe, overrides: Overrides) -> Recipe:

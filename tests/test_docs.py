@@ -48,6 +48,7 @@ def test_the_pages_fetch_nothing(site: Path) -> None:
         assert "fonts.g" not in text, page.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", [
     "[a page that is missing](missing.md)",
     "[a heading that is missing](results.md#missing)",
@@ -64,6 +65,7 @@ def test_a_broken_link_fails_the_build(tmp_path: Path, broken: str) -> None:
     assert done.returncode and "recipes.md" in done.stdout, done.stdout
 
 
+@pytest.mark.slow
 def test_a_page_that_the_menu_leaves_out_fails_the_build(tmp_path: Path) -> None:
     shutil.copy(ROOT / "mkdocs.yml", tmp_path)
     shutil.copytree(ROOT / "docs", tmp_path / "docs")

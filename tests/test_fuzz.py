@@ -15,6 +15,7 @@ from tests.fuzz.kinds import KINDS
 SECONDS = 20
 
 
+@pytest.mark.slow
 def test_a_short_run_finds_nothing(capsys: pytest.CaptureFixture) -> None:
     counts, findings = fuzz(list(KINDS), seed=0, seconds=SECONDS, most=1)
     assert not findings, "\n".join(findings)

@@ -3,6 +3,7 @@
 import ast
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,9 +34,14 @@ def test_every_mutation_applies(mutation: Mutation) -> None:
     for word in shlex.split(mutation.tests):
         name, *functions = word.split("[")[0].split("::")
         if name.endswith(".py"):
-            defined = {node.name for node in ast.walk(ast.parse((ROOT / name).read_text()))
-                       if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-            assert set(functions) <= defined
+            assert set(functions) <= defined_in(name)
+
+
+@cache
+def defined_in(name: str) -> set[str]:
+    """The functions and classes of a file."""
+    return {node.name for node in ast.walk(ast.parse((ROOT / name).read_text()))
+            if isinstance(node, ast.FunctionDef | ast.ClassDef)}
 
 
 def test_every_module_has_tests_that_cover_it() -> None:

@@ -77,6 +77,7 @@ def test_every_key_has_a_note_and_a_default_within_its_own_limits() -> None:
                                               "runtime.precision"), (name, choice)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in DEFAULTS if name != "data.format"])  # which has one value so far
 def test_every_key_can_be_set_and_alone_changes(name: str, tmp_path: Path) -> None:
     value = another_value(name)
@@ -87,6 +88,7 @@ def test_every_key_can_be_set_and_alone_changes(name: str, tmp_path: Path) -> No
     assert load_recipe(tmp_path / "saved.yaml") == recipe
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(lr=st.floats(0, 1e3), count=st.integers(1, 200_000), alpha=st.floats(0.1, 0.9),
        text=st.text("abcXYZ_-9", min_size=1))

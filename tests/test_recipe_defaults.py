@@ -127,6 +127,7 @@ SOURCES = {
     "crf.least_probability": (0.1, "ours: for speed; what it changes is in docs/speed.md"),
 }
 DEFAULTS = recipe_to_dict(Recipe())
+PAPER = recipe_to_dict(load_recipe("paper"))
 
 
 def test_no_key_is_without_a_source() -> None:
@@ -137,7 +138,7 @@ def test_no_key_is_without_a_source() -> None:
 def test_a_default_is_its_sources(name: str) -> None:
     value, _ = SOURCES[name]
     assert DEFAULTS[name] == value and type(DEFAULTS[name]) is type(value)
-    assert recipe_to_dict(load_recipe("paper"))[name] == value
+    assert PAPER[name] == value
 
 
 # What each number counts or measures says where it must begin, whatever the recipe's own table of limits says.

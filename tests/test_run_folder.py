@@ -281,6 +281,7 @@ sys.exit(run_command(make_parser("test", "", ""), command, []))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [30, 200_000])
 def test_a_full_disk_is_one_line(tmp_path, most):
     """In TensorBoard's thread (30 bytes), and in torch's writer of checkpoints, whose own message does not say so."""

@@ -70,6 +70,7 @@ def same(one: Segmentation, other: Segmentation) -> None:
     assert one.class_names == other.class_names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["max", "sum"])
 @pytest.mark.parametrize("name", KEYS)
 def test_every_step_of_section_5(runs: dict[str, Path], case: Case, name: str, rule: str, known_boxes: None) -> None:
@@ -126,6 +127,7 @@ def test_the_command_makes_the_same_labels(runs: dict[str, Path], case: Case, tm
     assert len(result.proposals) > 5 and (result.proposals[:, 2:] > result.proposals[:, :2]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_every_network_of_the_registry(kind: str, runs: dict[str, Path], case: Case, tmp_path: Path) -> None:
     """The command and the object know it by its spec alone: its weights, names, options, and what it sees."""
@@ -152,6 +154,7 @@ def test_a_run_is_only_read(runs: dict[str, Path], case: Case, tmp_path: Path) -
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_paths_pil_images_and_arrays(runs: dict[str, Path], case: Case) -> None:
     segmenter, path = Segmenter.from_run(runs["paper"], device="cpu"), picture(case, FIRST)
     first = segmenter(path)
@@ -177,6 +180,7 @@ def test_paths_pil_images_and_arrays(runs: dict[str, Path], case: Case) -> None:
             small(large)
 
 
+@pytest.mark.slow
 def test_photographs_of_every_kind(runs: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Labelled as the 8-bit RGB picture that each shows; each conversion is said once, with the first that needs it."""
     caplog.set_level(logging.INFO)
@@ -196,6 +200,7 @@ def test_photographs_of_every_kind(runs: dict[str, Path], tmp_path: Path, caplog
     assert "grey.jpg: grey; all three colours get its values" in "\n".join(told)
 
 
+@pytest.mark.slow
 def test_a_large_photograph_is_labelled_smaller(runs: dict[str, Path], case: Case, tmp_path: Path) -> None:
     """As its smaller self is; the labels alone are of full size, turned as the photograph is."""
     image = case.images[FIRST]
@@ -237,6 +242,7 @@ def test_what_cannot_be_used_is_left_out(runs: dict[str, Path], case: Case, tmp_
     assert [image for image, _ in left_out] == given[::2] and all(str(image) in text for image, text in left_out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_many_images_keep_their_order(runs: dict[str, Path], case: Case, workers: int, known_boxes: None) -> None:
     """Drawn as they are asked for: none but those at work, and the same as one by one."""
@@ -275,6 +281,7 @@ def test_many_images_and_what_goes_wrong(runs: dict[str, Path], case: Case, monk
         next(segmenter.segment_many([case.images[FIRST]], 1))
 
 
+@pytest.mark.slow
 def test_threads_share_one(runs: dict[str, Path], case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a web server's: each gets its own image's result, and one at a time is in the network."""
     expected = {name: Segmenter.from_run(runs["paper"], ensemble="fcn", crf=True, device="cpu")(image)
@@ -309,6 +316,7 @@ def label_elsewhere(segmenter: Segmenter, image: Path, folder: Path) -> tuple[Se
     return segmenter(image), os.getpid()
 
 
+@pytest.mark.slow
 def test_it_goes_to_a_worker_process(runs: dict[str, Path], case: Case, tmp_path: Path,
                                      monkeypatch: pytest.MonkeyPatch) -> None:
     """Pickled before or after it was used, with paths relative to this process's folder; without the weights."""
@@ -414,6 +422,7 @@ def test_the_package_says_what_is_public() -> None:
         _ = deconvnet.nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["deconvnet", "deconvnet.segmenter", "stages.infer"])
 def test_no_torch_before_it_is_needed(module: str) -> None:
     """The CRF's processes import these: torch would take seconds and hundreds of megabytes in each."""

@@ -1,7 +1,9 @@
 """pyproject.toml, constraints.txt, environment.yml, Makefile and README agree; a bare machine is told plainly."""
 
+import ast
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -88,9 +90,39 @@ def test_whoever_can_run_the_tests_can_do_the_rest(project: dict[str, Any], extr
     assert set(extras[extra]) <= set(extras["test"])
 
 
-def test_ci_runs_make_test() -> None:
+def test_ci_runs_everything() -> None:
+    """But for the tests marked long; plain `pytest` too runs the slow ones, and so the mutations are tried on them."""
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
-    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make test"
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-1] == "make check"
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["addopts"]
+    assert shlex.split(options)[:2] == ["-m", "not long"]
+    rules = dict(re.findall(r"^(test|check): lint\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M))
+    assert " -m 'not slow and not long'\n" in rules["test"] and " -m " not in rules["check"].replace("python -m ", "")
+    assert "experiments.bench --quick --guard" in rules["check"]
+
+
+def test_the_quick_tests_reach_every_room_and_every_command() -> None:
+    """`make test`: each folder of tests has some that are not marked slow, and each command is started by one."""
+    quick = {path: quick_text(path) for path in (ROOT / "tests").rglob("test_*.py")}
+    rooms = {path.parent for path in quick}
+    assert {path.parent for path, text in quick.items() if "def test_" in text} == rooms
+    text = "".join(quick.values())
+    for folder in ("stages", "experiments"):
+        for path in (ROOT / folder).glob("*.py"):
+            if "run_command(parse(), main)" in path.read_text() and path.stem != "window_cost":  # a measurement
+                started = rf"{folder}\.{path.stem}\b|{folder} import (\w+, )*{path.stem}\b"
+                assert re.search(started, text), f"no quick test starts {folder}.{path.stem}"
+
+
+def quick_text(path: Path) -> str:
+    """A file of tests without the functions that are marked slow; empty if all of it is."""
+    text = path.read_text()
+    tree = ast.parse(text)
+    if "pytestmark = pytest.mark.slow" in text:
+        return ""
+    kept = [node for node in tree.body if not any("mark.slow" in ast.unparse(one)
+                                                  for one in getattr(node, "decorator_list", []))]
+    return "\n".join(ast.unparse(node) for node in kept)
 
 
 @pytest.fixture
@@ -143,6 +175,7 @@ def test_without_a_compiler(bare: Path) -> None:
     assert not (bare / ".venv").exists()
 
 
+@pytest.mark.slow
 def test_when_pip_fails(bare: Path) -> None:
     if not shutil.which("g++"):
         pytest.skip("no g++ on this machine")

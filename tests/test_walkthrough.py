@@ -14,6 +14,7 @@ from PIL import Image
 
 from deconvnet.data.synthetic import draw_scene
 
+pytestmark = pytest.mark.slow
 NOTEBOOK = Path(__file__).resolve().parents[1] / "docs" / "walkthrough.ipynb"
 Quick = tuple[nbformat.NotebookNode, dict[str, np.ndarray]]
 CLASSES = ["background", "bird", "bus", "car", "cow"]

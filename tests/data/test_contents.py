@@ -158,6 +158,7 @@ def test_an_images_files_are_those_that_are_read(tmp_path):
 # Proposals and windows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["picture", "mask", "mask gone"])
 def test_build_proposals_makes_changed_images_again(own, change, caplog):
     """And no others: what comes out is what a build of the changed data set from the start makes."""
@@ -204,6 +205,7 @@ def test_an_image_that_changed_while_a_build_was_stopped(own, monkeypatch):
         assert everything(own / "run" / name) == everything(own / "fresh" / name), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", ["JPEGImages", "SegmentationClass"])
 def test_training_does_not_mix_old_windows_and_new_images(own, folder, capsys):
     suffix = "jpg" if folder == "JPEGImages" else "png"
@@ -266,6 +268,7 @@ def test_the_run_that_another_was_begun_from_is_not_written(own, capsys):
     assert sorted(path.name for path in new.iterdir()) == ["contents.json", "data.json", "recipe.yaml", "run.json"]
 
 
+@pytest.mark.slow
 def test_a_training_does_not_go_on_with_other_examples(own, capsys):
     """Windows made again after a picture changed; images and lists for FCN. A copy of the data set is no other."""
     run, more = own / "run", ("--device", "cpu", "--resume")
@@ -296,6 +299,7 @@ def test_a_training_does_not_go_on_with_other_examples(own, capsys):
 # Scores and label maps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("--model", "fcn8s"), ("--ensemble", "fcn", "--overlay")])
 def test_label_maps_of_changed_images_are_made_again(own, arguments, caplog):
     caplog.set_level(logging.INFO)

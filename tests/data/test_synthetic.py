@@ -52,6 +52,7 @@ def objects_in_xml(folder: Path, image_id: str) -> list[tuple[str, list[int], di
     return found
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_other_seed_other_pictures(folder: Path, tmp_path: Path) -> None:
     again = contents(generate(tmp_path / "again", TRAIN, VAL, SEED, SIDE))
     other = contents(generate(tmp_path / "other", TRAIN, VAL, SEED + 1, SIDE))
@@ -207,6 +208,7 @@ def test_an_unfinished_set_is_finished_and_a_whole_one_is_left_alone(folder: Pat
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == times
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_gone_on_with(tmp_path: Path) -> None:
     numbers = ["--train", "150", "--val", "5", "--seed", "2", "--side", "100"]
     command = [sys.executable, "-m", "experiments.synthetic_voc", str(tmp_path / "killed"), *numbers]

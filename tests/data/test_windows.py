@@ -273,6 +273,7 @@ def own_pixels(item: VocObject, shape: tuple[int, int]) -> np.ndarray:
     return mask
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [(), ("windows.stage1_labels=all",), ("windows.outside=zero",)], ids=str)
 def test_real_windows_equal_an_independent_cut(voc_subset: Path, tmp_path: Path, overrides: tuple) -> None:
     """Real images with object masks and with boxes alone; windows inside, across and beyond the border; stages 1, 2."""

@@ -83,6 +83,7 @@ def mean_iou(folder: Path, ids: list[str] = IDS) -> float:
     return 100 * float(np.mean(shares))
 
 
+@pytest.mark.slow
 def test_rows_differences_and_images(voc: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """The third run aggregates otherwise, so its folder has another name; a row that only one run has is left out."""
     runs = [make_run(tmp_path / "a", voc, 1, rows=("deconvnet-max", "fcn8s")),

@@ -75,6 +75,7 @@ def mean_iou(found: np.ndarray, truth: np.ndarray) -> float:
     return float(np.mean([shared[label] / either[label] for label in {*truth.ravel().tolist()} - {VOID}]))
 
 
+@pytest.mark.slow
 def test_what_is_there_is_drawn_and_listed(run: Path, capsys: pytest.CaptureFixture) -> None:
     """What needs networks, windows or logs is left out; the same run gives the same bytes."""
     assert figures(run) == 0

@@ -71,6 +71,7 @@ def close(found: np.ndarray, wanted: np.ndarray) -> None:
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4 * max(1.0, float(np.abs(wanted).max())))
 
 
+@pytest.mark.slow
 def test_all_figures_but_the_trainings_are_drawn(run: RunFolder) -> None:
     arguments = [str(run.root), "--only", "activations,probabilities,proposals_added,proposals_curve,windows,unpooling,"
                  "balance,proposal_recall", "--curve-images", "2"]
@@ -163,6 +164,7 @@ def test_the_busiest_part_is_found_by_looking_at_all() -> None:
     assert busiest_part(values[:2, :2], 4) == (0, 0)
 
 
+@pytest.mark.slow
 def test_labels_of_the_first_proposals(shown: ShownRun, state: dict[str, np.ndarray]) -> None:
     """In both orders and for each count, against the plain aggregation of so many boxes."""
     image_id, counts = shown.image_ids[0], [1, 3, USED]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -17,6 +18,7 @@ from deconvnet.models.weight_files import read_safetensors, write_safetensors
 from deconvnet.recipe_files import load_recipe, save_recipe
 from deconvnet.support.errors import UsageError, UserError
 from experiments.pretrained import main, parse
+from stages import predict
 from stages.cli import run_command
 from tests.narrow import KINDS, NARROW, Case, randomised
 
@@ -58,6 +60,21 @@ def test_packed_networks_label_as_the_run_does(case, run, tmp_path, monkeypatch)
     assert found.class_names == ("background", "circle", "square", "star")
     assert np.abs(found.probabilities - expected.probabilities).mean() < 0.02
     assert Segmenter.from_pretrained().name == "deconvnet-max-fcn-crf"
+
+
+def test_stages_predict_labels_with_the_box(case, run, tmp_path, monkeypatch, capsys):
+    assert pack(run, tmp_path / "box") == 0
+    for module in ("deconvnet.segmenter", "stages.predict"):
+        monkeypatch.setattr(f"{module}.PRETRAINED", tmp_path / "box")
+    Image.fromarray(case.images[case.first]).save(tmp_path / "photo.png")
+    capsys.readouterr()
+    arguments = [tmp_path / "photo.png", "--no-crf", "--workers", "1", "--out", tmp_path / "labelled"]
+    assert run_command(predict.parse(), predict.main, [str(one) for one in arguments]) == 0
+    expected = Segmenter.from_pretrained(crf=False)(tmp_path / "photo.png")
+    folder = tmp_path / "labelled" / "deconvnet-max-fcn"
+    assert (np.array(Image.open(folder / "photo.png")) == expected.labels).all()
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{tmp_path / 'photo.png'}: ") and f"label maps in {folder}" in last
 
 
 def test_a_trunk_that_both_networks_have_is_kept_once(case, run, tmp_path):

@@ -18,6 +18,7 @@ from stages.cli import run_command
 from tests.browser import asked_for, resize, start
 from tests.report_run import BOXES, CLASSES, HOSTILE, IDS, SHIFT, class_iou, make_run, photographs
 
+pytestmark = pytest.mark.slow
 LOOK = """
 const shown = document.activeElement;
 return { tag: shown.tagName, id: shown.id, name: shown.closest("li")?.querySelector(".name")?.textContent };

@@ -181,6 +181,7 @@ def test_every_study_says_its_question_and_its_commands(tmp_path: Path, capsys: 
         assert found.question.endswith("?") and f"{name}: {found.question}" in listed
 
 
+@pytest.mark.slow
 def test_interrupted_and_continued(trained: tuple[Path, list[list[str]]]) -> None:
     """Two stages, two seeds: (2 trainings + 2) each; one stage: (1 + 2) each; 14 in all. What is done is not begun."""
     _, (first, second, third) = trained
@@ -190,6 +191,7 @@ def test_interrupted_and_continued(trained: tuple[Path, list[list[str]]]) -> Non
         "two-seed1", "one-seed0", "one-seed1"]
 
 
+@pytest.mark.slow
 def test_the_table_is_that_of_the_label_maps(trained, base: Path, capsys) -> None:
     to, _ = trained
     found = json.loads((to / "study.json").read_text())
@@ -206,6 +208,7 @@ def test_the_table_is_that_of_the_label_maps(trained, base: Path, capsys) -> Non
     assert f"{100 * np.mean(values['one']):.1f}" in text and f"{100 * np.std(values['one'], ddof=1):.1f} of 2" in text
 
 
+@pytest.mark.slow
 def test_the_record_names_each_runs_recipe_commit_and_seed(trained, base: Path) -> None:
     """And no folder of this machine: records are committed."""
     to, _ = trained
@@ -219,6 +222,7 @@ def test_the_record_names_each_runs_recipe_commit_and_seed(trained, base: Path) 
     assert all(recipe["train.iterations"] == [2, 2] and recipe["network.input"] == 32 for recipe in recipes)
 
 
+@pytest.mark.slow
 def test_one_networks_labels_from_shared_scores(trained, files: Path, base: Path, tmp_path: Path,
                                                 monkeypatch: pytest.MonkeyPatch) -> None:
     """A study without trainings, on two runs: the base's saved scores are read, not made again, and not touched."""
@@ -242,6 +246,7 @@ def test_one_networks_labels_from_shared_scores(trained, files: Path, base: Path
     assert found["table"][0]["mean_iou"] == pytest.approx(np.mean(same))
 
 
+@pytest.mark.slow
 def test_a_choice_is_made_on_training_images_alone(trained, files: Path, base: Path, tmp_path: Path,
                                                    monkeypatch: pytest.MonkeyPatch) -> None:
     steps = Steps(monkeypatch)
@@ -260,6 +265,7 @@ def test_a_choice_is_made_on_training_images_alone(trained, files: Path, base: P
     assert all("--split train" in line for line in steps.started[:6])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "message"), [
     (("nothing",), "study 'nothing': not one of aggregate,"),
     (("proposals",), "name it with --from RUN"),

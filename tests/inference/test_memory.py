@@ -79,6 +79,7 @@ def test_the_limit_is_in_the_line(tmp_path: Path) -> None:
     check_memory(path, load_recipe("paper", ["data.classes=[background,nucleus]"]), ["deconvnet"], crf=False)
 
 
+@pytest.mark.slow
 def test_one_image_that_is_too_large_costs_no_other(folder: Path, voc: Path, tmp_path: Path, capsys) -> None:  # noqa: F811
     """It is told before the first image is labelled, and what was labelled before stays."""
     images = sorted((voc / "JPEGImages").glob("*"))[:2]
@@ -102,6 +103,7 @@ def test_one_image_that_is_too_large_costs_no_other(folder: Path, voc: Path, tmp
     assert infer(folder, *limit) == 0 and infer(folder, "--crf") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "megapixels", "crf"), [("crf", 0.15, True), ("scores", 1, False)])
 def test_what_is_predicted_is_taken(case: str, megapixels: float, crf: bool) -> None:
     """Of photographs; a process of its own, since the most that was ever held is all that the system tells."""

@@ -137,6 +137,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "run"
 
 
+@pytest.mark.slow
 @BOTH
 def test_one_training_through_the_command_and_another_that_goes_on(name: str, begun: Path, tmp_path: Path,
                                                                    recipe: Recipe) -> None:

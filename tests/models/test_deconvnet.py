@@ -162,6 +162,7 @@ def test_bn_eps_is_the_recipes(eps, other):
     assert np.abs(scores - wrong).max() > 0.01 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_norm", [True, False])
 def test_gradient_by_finite_differences(batch_norm):
     """Along a random direction of every parameter in turn, in float64."""

@@ -83,6 +83,7 @@ def test_an_fc6_kernel_too_small_to_align_is_named():
         narrow(8, fc6_kernel=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [3, 7])
 @pytest.mark.parametrize(
     ("stride", "path"),

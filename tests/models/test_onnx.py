@@ -60,6 +60,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Pa
     return export
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [
     *(f"network.unpooling={kind}" for kind in ("switches", "fixed", "average", "tile", "bilinear")),
     "network.batch_norm=false"])
@@ -68,6 +69,7 @@ def test_deconvnets_scores_are_torchs(exported: Callable, change: str) -> None:
     same_scores(load_network(path, "deconvnet", recipe), model, 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in SIDES if kind != "deconvnet"])
 def test_other_networks_scores_are_torchs(exported: Callable, kind: str) -> None:
     path, model, recipe = exported(kind)
@@ -113,6 +115,7 @@ def test_what_a_file_says(exported: Callable) -> None:
     assert b"unpooling.py" not in content and str(Path(__file__).parents[2]).encode() not in content
 
 
+@pytest.mark.slow
 def test_exporting_changes_nothing_of_the_network(tmp_path: Path) -> None:
     recipe, images = recipe_of(), windows(2, 32)
     model = randomised(build_network("deconvnet", recipe), 3)
@@ -199,6 +202,7 @@ class Asking(nn.Module):
         return images if images.sum() > 0 else -images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("model", "words"), [
     (Drifting(), "not written: onnxruntime's scores are not torch's: largest difference"),
     (Asking(), "torch cannot export this network: "),
@@ -238,6 +242,7 @@ def test_what_a_comparison_measures() -> None:
         "largest difference 0.5, median 1e-06, of scores up to 12.3; 99.91 % of the labels are the same")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("missing", "named"), [(["onnxruntime"], "onnxruntime"),
                                                 (["onnx", "onnxscript"], "onnx and onnxscript")])
 def test_without_the_packages_it_says_what_to_install(tmp_path: Path, missing: list[str], named: str) -> None:

@@ -145,6 +145,7 @@ def convolutions() -> dict[str, torch.Tensor]:
             if name.startswith("conv")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fcn32s", "deconvnet", "segnet"])
 def test_a_file_of_the_convolutions_alone_starts_every_network(tmp_path, caplog, kind):
     """No change to them: they are for our input already."""
@@ -159,6 +160,7 @@ def test_a_file_of_the_convolutions_alone_starts_every_network(tmp_path, caplog,
     assert "the convolutions alone: fc6, fc7 stay random" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "message"), [
     ({"conv4_2.bias": None}, "conv4_2.bias is missing"),
     ({"conv1_1.weight": torch.zeros(64, 3, 5, 5)}, r"conv1_1.weight has shape \(64, 3, 5, 5\)"),

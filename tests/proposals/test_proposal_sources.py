@@ -53,6 +53,7 @@ def test_the_recipes_choices_are_the_registry() -> None:
     assert recipe_keys()["proposals.source"][1].metadata["choices"] == tuple(PROPOSAL_SOURCES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 1), (1, 90), (90, 1), (2, 3), (31, 33), (120, 90), (60, 200)])
 @pytest.mark.parametrize("count", [1, 25, MOST_BOXES])
 def test_boxes_are_as_files_and_windows_take_them(made: Maker, size: tuple[int, int], count: int) -> None:
@@ -86,6 +87,7 @@ def test_the_same_image_has_the_same_boxes_whatever_came_between(made: Maker) ->
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROPOSAL_SOURCES)
 def test_shaped_by_is_json_and_tells_sources_and_counts_apart(name: str) -> None:
     shaped_by = make_source(recipe_of(name), None).shaped_by()

@@ -81,6 +81,7 @@ def test_every_command_with_a_split_is_looked_at(run: Path) -> None:
     assert found == set(splitting(run))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", splitting(Path()))
 def test_a_split_that_is_no_name_is_wrong_use(module: str, run: Path, capsys: pytest.CaptureFixture) -> None:
     before = files_of(run.parent)

@@ -151,6 +151,7 @@ def test_the_second_time_all_is_there(whole: Path) -> None:
     assert {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in whole.rglob("*.h5")} == before
 
 
+@pytest.mark.slow
 def test_other_settings_on_files_that_are_there(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "run")
     refused(build(whole, "--set", "windows.enlarge=1.5", "--workers", 0), 2, "windows.enlarge = 1.2", "1.5", "--run")
@@ -188,6 +189,7 @@ def some_parts(run: Path, folder: str = "*") -> list[Path]:
     return list(run.glob(f"{folder}/.*.parts/[!.]*.npz"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage_folder", ["proposals", "windows"])
 def test_killed_and_run_again_is_as_if_never_killed(stage_folder: str, whole: Path, voc_root: Path,
                                                     tmp_path: Path) -> None:
@@ -206,6 +208,7 @@ def test_killed_and_run_again_is_as_if_never_killed(stage_folder: str, whole: Pa
     same(run, whole)
 
 
+@pytest.mark.slow
 def test_what_a_killed_writer_left_disturbs_nobody(whole: Path, voc_root: Path, tmp_path: Path) -> None:
     """SIGKILL while the file is put together leaves half a file of another name."""
     run = tmp_path / "run"
@@ -232,6 +235,7 @@ def test_ctrl_c_while_the_file_is_put_together(tmp_path: Path) -> None:
     assert taken == [0, 1, 2, 3] and list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["workers start", "parts exist"])
 def test_ctrl_c_is_one_line_and_130(moment: str, whole: Path, voc_root: Path, tmp_path: Path) -> None:
     for attempt in range(5):
@@ -257,6 +261,7 @@ def test_ctrl_c_is_one_line_and_130(moment: str, whole: Path, voc_root: Path, tm
     same(run, whole)
 
 
+@pytest.mark.slow
 def test_workers_make_no_difference(whole: Path, voc_root: Path, tmp_path: Path) -> None:
     result = build(tmp_path / "run", *SETTINGS, "--voc-root", voc_root.parent, "--materialize", "--workers", 2,
                    "--split", "train")
@@ -264,6 +269,7 @@ def test_workers_make_no_difference(whole: Path, voc_root: Path, tmp_path: Path)
     same(tmp_path / "run", whole, [name for name in FILES if "train" in name])
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_read(whole: Path, own_voc: Path, tmp_path: Path) -> None:
     path = own_voc / "JPEGImages" / "train_000003.jpg"
     content = path.read_bytes()
@@ -300,6 +306,7 @@ def test_an_image_that_cannot_be_read(whole: Path, own_voc: Path, tmp_path: Path
     same(stopped, whole, [name for name in FILES if "train" in name])
 
 
+@pytest.mark.slow
 def test_bad_masks_stop_it_by_name(own_voc: Path, tmp_path: Path) -> None:
     path = own_voc / "SegmentationClass" / "train_000001.png"
     mask = np.array(Image.open(path))
@@ -310,6 +317,7 @@ def test_bad_masks_stop_it_by_name(own_voc: Path, tmp_path: Path) -> None:
     refused(build(tmp_path / "run", *arguments), 1, path, "no such mask")
 
 
+@pytest.mark.slow
 def test_a_class_list_that_lacks_a_class_costs_nothing(own_voc: Path, tmp_path: Path) -> None:
     """It is told before the proposals are made, and leaving out every image that has the class is no advice."""
     path = own_voc / "SegmentationClass" / "train_000005.png"
@@ -323,6 +331,7 @@ def test_a_class_list_that_lacks_a_class_costs_nothing(own_voc: Path, tmp_path: 
         assert "skip leaves" not in result.stderr and not list((tmp_path / "run").rglob("*.npz"))
 
 
+@pytest.mark.slow
 def test_wrong_use(voc_root: Path, tmp_path: Path) -> None:
     run, voc = tmp_path / "run", ("--voc-root", voc_root)
     refused(build(run, *voc, "--set", "windows.enlage=2"), 2, "windows.enlage", "windows.enlarge")
@@ -333,6 +342,7 @@ def test_wrong_use(voc_root: Path, tmp_path: Path) -> None:
     assert build(run, "--stage", "3").returncode == 2
 
 
+@pytest.mark.slow
 def test_masks_of_0_and_255_have_no_object(own_voc: Path, tmp_path: Path) -> None:
     """The usual binary mask: 255 is void here, so nothing would be left to train on."""
     for name in ("SegmentationObject", "Annotations"):
@@ -369,6 +379,7 @@ def test_stage_1_needs_no_training_proposals(voc_root: Path, tmp_path: Path) -> 
     assert made == ["proposals/val.h5", "windows/stage1-train.h5", "windows/stage1-val.h5"]
 
 
+@pytest.mark.slow
 def test_a_structured_forest_goes_to_the_workers(voc_root: Path, tmp_path: Path) -> None:
     write_forest(tmp_path / "model.yml")
     result = build(tmp_path / "run", *SETTINGS, "--voc-root", voc_root, "--split", "val", "--stage", "none",
@@ -383,6 +394,7 @@ def limited(size: int) -> Callable[[], None]:
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
+@pytest.mark.slow
 def test_no_room_for_the_file(whole: Path, voc_root: Path, tmp_path: Path) -> None:
     """The parts fit, the file made of them does not: nothing is lost, and nothing half is left."""
     run = tmp_path / "run"
@@ -408,6 +420,7 @@ def small_disk(tmp_path: Path):
     subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_disk_is_full(workers: int, whole: Path, voc_root: Path, small_disk: Path) -> None:
     run = small_disk / "run"

@@ -128,6 +128,7 @@ def test_the_proposal_source(voc: Path, tmp_path: Path) -> None:
     assert attribute(run / "proposals/train.h5", "edges") == "none (grid)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments, files", [
     ((), ["proposals/train", "proposals/val", "windows/stage1-train", "windows/stage1-val", "windows/stage2-train",
           "windows/stage2-val"]),
@@ -176,6 +177,7 @@ def expected_rows(voc: Path, image_id: str, proposals: dict, stage: int, keys: d
     return [(window_about(row[0], keys["windows.enlarge"], keys["windows.shape"] == "square"), *row) for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [
     {}, {"windows.enlarge": 1.7}, {"windows.shape": "square"}, {"windows.stage2_top": 2},
     {"windows.stage2_overlap": 0.7}, {"windows.stage2_order": "top_first"}, {"windows.stage2_with_stage1": False},
@@ -213,6 +215,7 @@ def expected_crop(voc: Path, image_id: str, window: np.ndarray, own: np.ndarray 
             cv2.resize(labels, (side, side), interpolation=cv2.INTER_NEAREST))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [
     {}, {"windows.warp": 48}, {"windows.outside": "zero"}, {"windows.resize": "area"}, {"windows.stage1_labels": "all"},
     {"windows.encoding": "jpeg"},

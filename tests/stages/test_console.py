@@ -41,6 +41,7 @@ def test_wrong_names_end_with_one_line_and_2(given: list[str], words: tuple[str,
     assert usage.startswith("usage: deconvnet") and all(word in error for word in words)
 
 
+@pytest.mark.slow
 def test_a_subcommand_is_the_stage(tmp_path: Path) -> None:
     """Its help, under its new name, its output, its exit statuses."""
     shown = deconvnet("evaluate", "--help")

@@ -100,6 +100,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.slow
 def test_each_wrong_entry_of_a_checkpoint_is_one_line(trained: Path, windows: Rows, tmp_path: Path) -> None:  # noqa: F811
     good = torch.load(trained / "last.pt", weights_only=True)
     training = make_training(tmp_path, windows, small_recipe(), 6)
@@ -129,6 +130,7 @@ def make_rate(rule: str, lr: float) -> float:
 # log.csv
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["x,0.1,1,1,,,,9", "8,0.1", "\0\0\0", "\x89PNG", "8,,1,1,,,,9", "-1,0.1,1,1,,,,9",
                                     "8,0.1,nan,1,,,,9", '"8",0.1,1,1,,,,9', "9" * 30 + ",1,1,1,,,,1"])
 def test_a_damaged_log_is_mended_and_does_not_stop_a_training(damage: str, trained: Path, windows: Rows,  # noqa: F811
@@ -145,6 +147,7 @@ def test_a_damaged_log_is_mended_and_does_not_stop_a_training(damage: str, train
     assert [line["iteration"] for line in log_lines(tmp_path / "log.csv")] == ["2", "4", "6"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"iteration,rate\r\n1,2\r\n", b"\xff\xfe\0\0\n" * 9, b"\n\n"])
 def test_a_file_that_is_no_log_gives_place_to_one(content: bytes, windows: Rows, tmp_path: Path) -> None:  # noqa: F811
     make_training(tmp_path, windows, small_recipe(), 2).run()
@@ -195,6 +198,7 @@ def test_a_key_that_is_a_line_break_is_one_line(tmp_path: Path) -> None:
         read_json(tmp_path / "a.json", schemas.FileHashes)
 
 
+@pytest.mark.slow
 @DAMAGE
 @given(data=st.data())
 @pytest.mark.parametrize(("schema", "good"), JSON_FILES)

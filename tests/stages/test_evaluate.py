@@ -167,6 +167,7 @@ def accuracies(run: Path) -> dict[str, float]:
     return found
 
 
+@pytest.mark.slow
 def test_a_runs_predictions(run: Path, tmp_path: Path) -> None:
     """Data set, classes and split are the run's; one prediction by its name or its path, or all of a split."""
     maps, zeros = pytest.approx(0.7), pytest.approx(0.4)
@@ -185,6 +186,7 @@ def test_a_runs_predictions(run: Path, tmp_path: Path) -> None:
         assert evaluate("--run", run, *options, **environment).returncode == 0 and len(accuracies(run)) == 2
 
 
+@pytest.mark.slow
 def test_wrong_use_of_a_run_is_refused(run: Path, tmp_path: Path) -> None:
     refused(evaluate("--run", tmp_path / "none"), 2, "none", "not a run folder")
     refused(evaluate("--run", run, "--predictions", "segnet"), 2, "segnet", "deconvnet-max, fcn8s")
@@ -220,6 +222,7 @@ def test_vocs_classes_are_the_default_and_background_alone_is_said_loudly(case) 
     assert ["tvmonitor", "-"] in [line.split() for line in result.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_classes_come_with_the_predictions_of_infer(case, tmp_path) -> None:
     """Own classes scored as VOC's would be numbers under wrong names."""
     voc, predictions, arguments = case
@@ -231,6 +234,7 @@ def test_classes_come_with_the_predictions_of_infer(case, tmp_path) -> None:
     refused(evaluate(*arguments[:4], "--split", "val"), 1, "settings.json", "damaged")
 
 
+@pytest.mark.slow
 def test_missing_predictions_are_named_and_counted(case: tuple[Path, Path, list[object]]) -> None:
     _, predictions, arguments = case
     (predictions / "b.png").unlink()
@@ -240,6 +244,7 @@ def test_missing_predictions_are_named_and_counted(case: tuple[Path, Path, list[
     assert not (predictions / "metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_wrong_predictions_and_masks_are_refused(case: tuple[Path, Path, list[object]]) -> None:
     voc, predictions, arguments = case
     write_label_png(predictions / "a.png", PREDICTED["a"].T)
@@ -268,6 +273,7 @@ def test_class_lists_are_text(tmp_path: Path) -> None:
     assert read_class_list(path) == ["background", "c\u00e9l"]
 
 
+@pytest.mark.slow
 def test_wrong_use_is_refused(case: tuple[Path, Path, list[object]], tmp_path: Path) -> None:
     _, predictions, arguments = case
     refused(evaluate(*arguments, "--split", "nowhere"), 2, "nowhere.txt", "val")

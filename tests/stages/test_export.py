@@ -32,13 +32,20 @@ FILES = {"deconvnet": "stage2", "fcn8s": "fcn8s"}
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run folder as after training, exported by a process of its own."""
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder as after training."""
     run, recipe = tmp_path_factory.mktemp("runs") / "run", load_recipe("tiny", KEYS)
     for seed, (kind, name) in enumerate(FILES.items()):
         save_network(randomised(build_network(kind, recipe), seed), run / name / "network.safetensors", kind, recipe,
                      "measured", {})
     save_recipe(recipe, run / "recipe.yaml")
+    return run
+
+
+@pytest.fixture(scope="module")
+def run(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, exported by a process of its own."""
+    run = shutil.copytree(trained, tmp_path_factory.mktemp("exported") / "run")
     done = process("stages.export", "--run", run, "--to", "onnx")
     assert done.returncode == 0, done.stderr
     told = done.stderr.splitlines()
@@ -73,6 +80,7 @@ def refused(capsys: pytest.CaptureFixture, expected: int, words: str, *arguments
     assert words in line, line
 
 
+@pytest.mark.slow
 def test_infer_labels_as_with_torch(run: Path, photos: Path, tmp_path: Path) -> None:
     """DeconvNet alone, and the ensemble of both, by real processes."""
     onnx = run / "onnx"
@@ -89,6 +97,7 @@ def test_infer_labels_as_with_torch(run: Path, photos: Path, tmp_path: Path) -> 
             assert len(np.unique(expected)) > 2
 
 
+@pytest.mark.slow
 def test_segmenter_from_the_files_alone(run: Path, photos: Path, tmp_path: Path) -> None:
     """Away from the run: recipe and classes are in the files. Pickled too."""
     for name in FILES:
@@ -106,6 +115,7 @@ def test_segmenter_from_the_files_alone(run: Path, photos: Path, tmp_path: Path)
     agree(alone(photo).labels, Segmenter.from_run(run, "fcn8s", device="cpu")(photo).labels)
 
 
+@pytest.mark.slow
 def test_devices_and_recipes_that_do_not_fit_the_files(run: Path, tmp_path: Path) -> None:
     onnx = run / "onnx"
     for device in ("cuda", "cuda:1", "mps"):
@@ -118,6 +128,7 @@ def test_devices_and_recipes_that_do_not_fit_the_files(run: Path, tmp_path: Path
         Segmenter.from_weights(tmp_path / "other.onnx")
 
 
+@pytest.mark.slow
 def test_any_program_can_run_them(run: Path, photos: Path) -> None:
     """As docs/export.md shows it: a whole photograph in FCN's canvas, without torch."""
     session = onnxruntime.InferenceSession(run / "onnx" / "fcn8s.onnx", providers=["CPUExecutionProvider"])
@@ -130,9 +141,9 @@ def test_any_program_can_run_them(run: Path, photos: Path) -> None:
     agree(scores[0, :, :70, :90].argmax(0), Segmenter.from_run(run, "fcn8s", device="cpu")(photo).labels)
 
 
-def test_a_file_of_weights(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_file_of_weights(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """With its recipe in it, or without one; with a key changed; and what stages.inspect shows of it."""
-    weights, out = run / "fcn8s" / "network.safetensors", tmp_path / "out"
+    weights, out = trained / "fcn8s" / "network.safetensors", tmp_path / "out"
     arguments = ["--to", "onnx", "--weights", weights, "--out", out, "--set", "fcn.canvas=64"]
     assert run_command(parse(), main, [str(one) for one in arguments]) == 0
     assert [path.name for path in out.iterdir()] == ["fcn8s.onnx"]
@@ -146,12 +157,12 @@ def test_a_file_of_weights(run: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     save_safetensors(model, tmp_path / "bare.safetensors", {"kind": "fcn8s"})
     bare = ["--weights", tmp_path / "bare.safetensors", "--out", out]
     refused(capsys, 2, "carries no recipe", *bare)
-    given = ["--to", "onnx", *bare, "--recipe", run / "recipe.yaml"]
+    given = ["--to", "onnx", *bare, "--recipe", trained / "recipe.yaml"]
     assert run_command(parse(), main, [str(one) for one in given]) == 0
 
 
-def test_wrong_use(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    weights = run / "stage2" / "network.safetensors"
+def test_wrong_use(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run, weights = trained, trained / "stage2" / "network.safetensors"
     refused(capsys, 2, "--weights needs --out", "--weights", weights)
     refused(capsys, 2, "--recipe tiny: a run has its own recipe", "--run", run, "--recipe", "tiny")
     refused(capsys, 2, "not a run folder", "--run", tmp_path)
@@ -160,7 +171,7 @@ def test_wrong_use(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> 
     for wrong in (["--model", "deconvnet", "--weights", weights], ["--to", "torch"], ["--model", "nonsense"]):
         with pytest.raises(SystemExit, match="^2$"):
             parse().parse_args(["--to", "onnx", *map(str, wrong)])
-    half = shutil.copytree(run, tmp_path / "half", ignore=shutil.ignore_patterns("onnx"))
+    half = shutil.copytree(run, tmp_path / "half")
     (half / "fcn8s" / "network.safetensors").unlink()
     refused(capsys, 2, "no such weights", "--run", half)
     assert not (half / "onnx").exists()  # not even of the network that is there

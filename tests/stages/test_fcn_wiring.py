@@ -137,6 +137,7 @@ def vgg16(tmp_path, monkeypatch) -> tuple[Path, dict[str, torch.Tensor]]:
     return tmp_path / "vgg16.pth", state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("--stage", 1), ("--model", "fcn32s")])
 def test_vgg16s_weights_are_what_it_starts_from(built, tmp_path, vgg16, arguments):
     """With a rate of 0 the trained weights are those of the start. Input (x / 255 - m) / s there, x - MEAN here."""

@@ -172,6 +172,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return generate(tmp_path_factory.mktemp("data") / "voc", train=1, val=1, seed=0, side=96)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shaped", THINGS)
 @pytest.mark.parametrize("section", ["data", "infer", "runtime"])
 def test_a_new_key_makes_stale_what_is_made_with_it(section: str, shaped: str, images: Path, tmp_path: Path,

@@ -80,6 +80,7 @@ def differences(run: Path, source: Path) -> dict:
 # --from
 
 
+@pytest.mark.slow
 def test_as_if_proposals_and_windows_had_been_copied(source, trained, tmp_path, caplog):
     before, new, copied = files(source), tmp_path / "new", tmp_path / "copied"
     assert command(train, new, "--from", source, "--set", "solver.lr=0.02", "--set", "windows.balance=none",
@@ -204,6 +205,7 @@ def longer(run: Path, iterations: str, *arguments: object) -> int:
     return command(train, run, "--set", f"train.iterations={iterations}", "--device", "cpu", *arguments)
 
 
+@pytest.mark.slow
 def test_lengthened_is_as_long_from_the_start(trained, tmp_path, caplog):
     lengthened, whole = tmp_path / "lengthened", tmp_path / "whole"
     shutil.copytree(trained, lengthened)
@@ -234,6 +236,7 @@ def test_only_iterations_are_written_down(trained, tmp_path):
     assert differences(run, trained) == {"train.iterations": ([8, 8], [9, 8])}
 
 
+@pytest.mark.slow
 def test_fewer_than_are_done(trained, tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
@@ -250,6 +253,7 @@ def test_fewer_than_are_done(trained, tmp_path, capsys):
     assert differences(run, trained) == {} and origin(run)["iterations"] == 8
 
 
+@pytest.mark.slow
 def test_stage_2_of_a_shorter_stage_1_is_told(trained, tmp_path, capsys, caplog):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
@@ -267,6 +271,7 @@ def test_stage_2_of_a_shorter_stage_1_is_told(trained, tmp_path, capsys, caplog)
     assert said in caplog.text and origin(run, "stage2")["iterations"] == 9
 
 
+@pytest.mark.slow
 def test_a_longer_fcn(source, tmp_path, caplog, capsys):
     run, whole = tmp_path / "run", tmp_path / "whole"
     more = ("--resume", "--model", "fcn16s", "--device", "cpu", "--set")

@@ -117,6 +117,7 @@ def probabilities(folder: Path, image: np.ndarray, recipe: Recipe) -> tuple[np.n
     return one, other
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_and_again(tmp_path: Path, voc: Path, networks: Path, caplog) -> None:
     """The mission's command as written, killed in the middle: afterwards as if it had never been stopped."""
     caplog.set_level(logging.INFO)
@@ -164,6 +165,7 @@ def test_killed_and_run_again_and_again(tmp_path: Path, voc: Path, networks: Pat
     assert "device:" in caplog.text and len(written(whole)) == len(before) + 5
 
 
+@pytest.mark.slow
 def test_labels_are_those_of_the_steps(folder: Path, voc: Path) -> None:
     """Each row, for every image, from the networks through score files to PNG."""
     for rule in ("max", "sum", "mean"):
@@ -185,6 +187,7 @@ def test_labels_are_those_of_the_steps(folder: Path, voc: Path) -> None:
         assert len(np.unique(found["deconvnet-max"])) > 2
 
 
+@pytest.mark.slow
 def test_saved_proposals_are_used_and_give_the_same(folder: Path, voc: Path, caplog) -> None:
     caplog.set_level(logging.INFO)
     assert infer(folder) == 0
@@ -206,6 +209,7 @@ def test_saved_proposals_are_used_and_give_the_same(folder: Path, voc: Path, cap
     assert "val.h5 was made with edges structured:abc, this is gradient-v1" in caplog.text
 
 
+@pytest.mark.slow
 def test_damaged_files_of_the_run(folder: Path, voc: Path, capsys) -> None:
     """Each is one line that names the file; what else was made stays."""
     assert infer(folder) == 0
@@ -238,6 +242,7 @@ def test_damaged_files_of_the_run(folder: Path, voc: Path, capsys) -> None:
     refused(capsys, infer(folder), 1, folder / "proposals" / "val.h5", "cut short")
 
 
+@pytest.mark.slow
 def test_networks_that_do_not_fit(folder: Path, networks: Path, tmp_path: Path, capsys) -> None:
     wide = load_recipe("tiny", [*KEYS, "network.width=0.125"])
     save_network(build_network("deconvnet", wide), tmp_path / "wide.safetensors", "deconvnet", wide, "measured", {})

@@ -45,6 +45,7 @@ def mine(tmp_path: Path) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_every_format(folder: Path, tmp_path: Path, caplog) -> None:  # noqa: F811
     """Each as the picture that it shows is labelled; each conversion once in the log, and of each image in the file."""
     caplog.set_level(logging.INFO)
@@ -159,6 +160,7 @@ def test_a_network_that_does_not_fit_leaves_no_image_out(folder: Path, mine: Pat
     assert not record(tmp_path / "out/deconvnet-max")["left_out"]
 
 
+@pytest.mark.slow
 def test_killed_and_run_again(folder: Path, tmp_path: Path, caplog) -> None:  # noqa: F811
     """What is there is not made again, unless the photograph, or what is wanted of it, is another one."""
     caplog.set_level(logging.INFO)
@@ -229,6 +231,7 @@ def test_names_that_are_no_text(folder: Path, tmp_path: Path) -> None:  # noqa: 
     assert list(record(tmp_path / "out/fcn8s")["images"]) == ["caf?"]
 
 
+@pytest.mark.slow
 def test_sizes_at_the_edge(folder: Path, tmp_path: Path) -> None:  # noqa: F811
     """One pixel high, one pixel in all, and long: shrunk to a row of 40 pixels."""
     for name, size in {"row": (90, 1), "dot": (1, 1), "long": (4000, 8)}.items():

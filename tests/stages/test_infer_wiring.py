@@ -36,6 +36,7 @@ def run(made: dict[str, Path], tmp_path: Path) -> Path:
     return copied(made["paper"], tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KEYS)
 def test_scores_and_every_row_of_the_table(made: dict[str, Path], case: Case, name: str, tmp_path: Path) -> None:
     """All rows, both recipes, both images: from the networks' files to the label maps."""
@@ -68,6 +69,7 @@ def test_scores_and_every_row_of_the_table(made: dict[str, Path], case: Case, na
     assert name == "paper" or (labels(rows / "deconvnet-max-fcn", VAL[0]) == exchanged).mean() < 0.98
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [
     {"infer.proposals": 2}, {"infer.least_side": 60}, {"infer.resize": "matlab"}, {"infer.outside": "start_zero"},
     {"infer.aggregate": "sum"}, {"infer.aggregate": "mean"},
@@ -89,6 +91,7 @@ def test_aggregate_as_an_option(run: Path, case: Case, rule: str) -> None:
           case.plain(VAL[0], KEYS["paper"] | {"infer.aggregate": rule})["scores"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"windows.enlarge": 1.6}, {"windows.shape": "square"}, {"windows.outside": "zero"},
                                     {"network.bn_eps": 0.3}, {"fcn.canvas": 208}], ids=str)
 def test_each_key_that_a_run_is_made_with(case: Case, tmp_path: Path, change: dict) -> None:
@@ -100,6 +103,7 @@ def test_each_key_that_a_run_is_made_with(case: Case, tmp_path: Path, change: di
     assert "fcn.canvas" in change or np.abs(plain["scores"] - usual["scores"]).max() > 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{name: value} for name, value in CRF.items()] + [{"crf.normalization": "none"}],
                          ids=str)
 def test_each_key_of_the_crf(run: Path, case: Case, change: dict) -> None:

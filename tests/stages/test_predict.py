@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from deconvnet import Segmenter
@@ -38,6 +39,7 @@ def test_the_box_holds_whole_networks_of_at_most_40_megabytes():
     assert "Simonyan" in (PRETRAINED / "NOTICE").read_text()
 
 
+@pytest.mark.slow
 def test_the_network_knows_animals(voc_subset):
     """Of every 20th photograph of val, ten windows each: most pixels of animals and persons are labelled as that."""
     voc, segmenter = VocFolder(voc_subset, VOC_CLASSES), Segmenter.from_pretrained(False, set=["infer.proposals=10"])
@@ -50,6 +52,7 @@ def test_the_network_knows_animals(voc_subset):
     assert right / counted > 0.5
 
 
+@pytest.mark.slow
 def test_photographs_in_results_out(tmp_path, capsys):
     """As a process, on a phone's photograph (turned by its EXIF mark, large) and a grey one."""
     (tmp_path / "in").mkdir()

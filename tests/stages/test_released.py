@@ -230,6 +230,7 @@ def test_the_two_differ_in_this_and_in_nothing_else() -> None:
         assert {key: recipe[key] for key in SHARED} == SHARED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", DIFFERENCES)
 @pytest.mark.parametrize("name", KEYS)
 def test_the_commands_go_by_this_recipes_value_and_not_by_the_others(made: dict[str, Made], name: str,

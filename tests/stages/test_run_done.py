@@ -71,6 +71,7 @@ def test_what_is_done_is_not_started_again(root: Path, capfd) -> None:
     assert len(before) == 4 and all(path.stat().st_mtime_ns == time for path, time in before.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("touched", "steps"), [
     ("data/VOC2012/JPEGImages/train_000001.jpg", [0, 1, 2, 3]),
     ("data/VOC2012/SegmentationClass/val_000000.png", [0, 1, 2, 3]),
@@ -122,6 +123,7 @@ def test_a_run_that_this_one_stands_on_counts(root: Path, capfd) -> None:
     assert started(capfd) == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["{", "[]", '{"steps": {"x": {"read": 1}}}', ""])
 def test_a_damaged_record_starts_every_step(text: str, root: Path, capfd) -> None:
     started(capfd)

@@ -18,6 +18,7 @@ from tests import training_truth as truth
 from tests.models.test_segnet import by_hand
 from tests.reference_inference import MEAN
 
+pytestmark = pytest.mark.slow
 SIDE = 96
 KEYS = ("windows.warp=36", "network.input=32", "segnet.width=0.0625", "segnet.canvas=128", "segnet.iterations=3",
         "segnet.batch=4", "segnet.micro_batch=2", "segnet.lr=0.02", "bn_statistics.batches=2", "bn_statistics.batch=3",

@@ -56,6 +56,7 @@ def first_layer(run: RunFolder, state: dict[str, torch.Tensor], size: int) -> tu
     return np.mean(means, 0), np.sqrt(np.mean(variances, 0) + 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["preserve", "unit"])
 def test_deconvnets_trunk_starts_as_vgg16(built, tmp_path, convolutions, start):
     """With a rate of 0 the checkpoint holds the weights of the start."""
@@ -74,6 +75,7 @@ def test_deconvnets_trunk_starts_as_vgg16(built, tmp_path, convolutions, start):
     assert (found["bnfc6.weight"] == 1).all() and (found["debn5_3.weight"] == 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arguments", "name", "keys"), [
     (("--stage", 1), "stage1", ("network.bn_start=preserve", "solver.trunk_lr=0", "solver.lr=0.1")),
     (("--model", "fcn8s"), "fcn8s", ("fcn.bn_start=preserve", "fcn.trunk_lr=0", "fcn.batch_norm=true", "fcn.lr=0.1",

@@ -120,6 +120,7 @@ def test_windows_of_another_stage_or_split_are_refused(built, tmp_path, capsys):
         capsys.readouterr().err)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_as_if_never_stopped(built, tmp_path, monkeypatch):
     """Both stages, from the windows files alone: interrupted by Ctrl-C, killed, resumed; bit-equal weights."""
     built_voc = built.voc_root.rename(built.voc_root.with_name("gone"))
@@ -218,6 +219,7 @@ def test_windows_without_crops_need_the_images(built, tmp_path, capsys):
     assert "give --voc-root" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_fcn_with_dropout_resumes_bit_equal(built, tmp_path, monkeypatch):
     """32s, 16s, 8s one after the other; interrupted within the last. Dropout draws from the saved random state."""
     whole, broken = (RunFolder(tmp_path / name, built.recipe, built.voc_root) for name in ("whole", "broken"))
@@ -242,6 +244,7 @@ def test_fcn_with_dropout_resumes_bit_equal(built, tmp_path, monkeypatch):
     assert_same_network(whole.network("fcn8s"), broken.network("fcn8s"))
 
 
+@pytest.mark.slow
 def test_an_fcn32s_trained_before_is_passed_over(built, tmp_path):
     """Without --resume, which is for fcn8s's own checkpoint."""
     run = RunFolder(tmp_path / "run", built.recipe, built.voc_root)

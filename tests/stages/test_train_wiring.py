@@ -141,6 +141,7 @@ def test_validated_on_centre_crops_of_the_validation_split(run, stage):
         "labels": digest(labels), "scores": "float32", "bn": {"layers": 29, "training": 0}}
 
 
+@pytest.mark.slow
 def test_stage_2_starts_from_stage_1s_checkpoint(run, built, tmp_path):
     """best.pt by default, last.pt where the recipe says so, and neither: numbers of the seed."""
     best, last = (digests(checkpoint(run, "stage1", name)["model"]) for name in ("best.pt", "last.pt"))

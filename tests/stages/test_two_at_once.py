@@ -88,6 +88,7 @@ def refuse(*_: object) -> None:
     raise UserError("farther than the lock")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "folder"), [
     ("build", "."), ("build", "proposals"), ("bn_statistics", "stage2"), ("infer", "predictions/val/deconvnet-max"),
     ("infer", "scores/val/NETWORK"), ("evaluate", "predictions/val/deconvnet-max"),

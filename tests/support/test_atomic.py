@@ -84,6 +84,7 @@ def test_an_interruption_waits_for_the_hdf5_file(number: int, tmp_path: Path) ->
     assert os.listdir(tmp_path) == ["a.h5"] and signal.getsignal(number) is before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 100, 2048, 5000, 30_000, 100_000, 160_000])
 def test_hdf5_survives_a_disk_that_is_full_at_any_point(size: int, tmp_path: Path) -> None:
     """On its own, HDF5 crashes the process when a write fails."""

@@ -273,6 +273,7 @@ def command(seconds: int, awaited: str, ignored: int | None = None) -> subproces
     return process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_command_ends_with_one_line_and_130(number: int) -> None:
     with command(60, "began") as process:
@@ -282,6 +283,7 @@ def test_a_command_ends_with_one_line_and_130(number: int) -> None:
     assert errors == "interrupted; what was finished is kept: run the same command again to continue\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seconds", "awaited", "ignored"), [(0, "over", None), (1, "began", signal.SIGHUP)])
 def test_a_command_at_its_end_and_one_under_nohup_go_on(seconds: int, awaited: str, ignored: int | None) -> None:
     with command(seconds, awaited, ignored) as process:

@@ -46,6 +46,7 @@ def called(calls: Path) -> dict[str, int]:
     return {path.name: len(path.read_text()) for path in calls.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_every_image_has_its_part_and_a_second_run_does_nothing(workers: int, calls: Path, tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "parts"
@@ -71,6 +72,7 @@ def test_goes_on_where_it_stopped(calls: Path, tmp_path: Path) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_stop_names_file_and_image_and_keeps_what_is_done(workers: int, calls: Path, tmp_path: Path) -> None:
     folder = tmp_path / "parts"

@@ -137,6 +137,7 @@ def command(run: RunFolder, *arguments: str) -> subprocess.CompletedProcess:
                            "--device", "cpu", *arguments], capture_output=True, text=True, timeout=600)
 
 
+@pytest.mark.slow
 def test_command_measures_an_imported_network(run):
     """Weights as they were, statistics in, ready for inference; what is measured depends on the run alone."""
     imported, to = run.root.parent / "imported.safetensors", run.root.parent / "measured.safetensors"
@@ -161,6 +162,7 @@ def test_command_measures_an_imported_network(run):
         assert torch.equal(value, model.state_dict()[name])
 
 
+@pytest.mark.slow
 def test_command_refuses_folded_weights(run):
     to = run.root / "no.safetensors"
     done = command(run, "--weights", str(run.root.parent / "folded.safetensors"), "--to", str(to))

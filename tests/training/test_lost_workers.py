@@ -90,6 +90,7 @@ def goes_on_as(whole: Training, windows: Rows, folder: Path) -> None:
     assert [line["iteration"] for line in lines(whole)] == ["2", "3", "4", "6", "7"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["training", "validation"])
 def test_a_killed_loading_process_costs_nothing(place: str, whole: Training, windows: Rows, tmp_path: Path) -> None:
     """Neither in the second half of an iteration nor in a validation, which is made up for."""
@@ -134,6 +135,7 @@ def test_an_interruption_while_a_validation_starts_its_processes(whole: Training
     goes_on_as(whole, windows, tmp_path / "broken")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_the_log_of_an_interrupted_training_is_the_whole_ones(number: int, whole: Training, windows: Rows,
                                                               tmp_path: Path, monkeypatch) -> None:

@@ -89,6 +89,7 @@ def check_same(run: RunFolder, alone: RunFolder, name: str) -> None:
         torch.testing.assert_close(own["model"][key], other["model"][key], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_ranks_train_fcn_with_its_dropout(built: RunFolder, alone: RunFolder, tmp_path: Path) -> None:
     run = sibling(built, tmp_path / "run")
     trained(run, 2, *FCN)
@@ -98,6 +99,7 @@ def test_two_ranks_train_fcn_with_its_dropout(built: RunFolder, alone: RunFolder
     assert (run.training("fcn32s") / "network.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_all_and_another_number_goes_on(built: RunFolder, alone: RunFolder, tmp_path: Path) -> None:
     """Four ranks; one is killed after the first checkpoint. One process goes on, with the same examples."""
     run = sibling(built, tmp_path / "run")

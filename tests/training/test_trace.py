@@ -39,6 +39,7 @@ class NoTrace:
     passed = add = write = begin
 
 
+@pytest.mark.slow
 def test_a_training_is_the_same_without_trace(built, tmp_path, monkeypatch):
     traced, plain = (sibling(built, tmp_path / name, "train.iterations=[3,3]") for name in ("traced", "plain"))
     assert train(traced, "--stage", 1) == 0
@@ -71,6 +72,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, iteration: int) -> None:
     monkeypatch.setattr(Training, "_iterate", stopped)
 
 
+@pytest.mark.slow
 def test_a_resumed_training_adds_its_own_start(built, tmp_path, monkeypatch):
     """Its examples are those of its positions, in the next epoch too."""
     classes = Windows(built.windows(1, "train"), built.voc_root, WARP, SIDE).classes.tolist()
@@ -93,6 +95,7 @@ def test_a_resumed_training_adds_its_own_start(built, tmp_path, monkeypatch):
     assert second["iterations"][0]["rates"] == pytest.approx([0.05 * 0.5 ** (at // 2), 0.1 * 0.5 ** (at // 2)])
 
 
+@pytest.mark.slow
 def test_bn_statistics_after_a_kill_are_told_and_a_damaged_trace_is_no_hindrance(built, tmp_path, caplog):
     run = sibling(built, tmp_path / "run", "train.iterations=[1,1]")
     assert train(run, "--stage", 1) == 0
@@ -128,6 +131,7 @@ def test_arithmetic_and_layout_as_the_runtime_keys_say(built, tmp_path):
     assert one["weights"] == another["weights"]
 
 
+@pytest.mark.slow
 def test_tf32_as_the_runtime_key_says(built, tmp_path):
     run = sibling(built, tmp_path / "run", "train.iterations=[1,1]")
     for precision in ("tf32", "fp32"):  # the second puts back what the first set

@@ -180,6 +180,7 @@ def test_the_loss_falls(tmp_path, windows):
     assert losses[-1] < 0.8 * losses[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 2, 3])
 def test_resumed_in_the_middle_is_bit_equal(tmp_path, windows, at):
     """The log too: no line twice. A line that a kill cut is left out."""
