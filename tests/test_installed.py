@@ -15,6 +15,7 @@ from deconvnet import build_network, load_recipe
 from deconvnet.models.network_files import save_network
 from deconvnet.recipe_files import save_recipe
 
+pytestmark = pytest.mark.slow  # it builds and installs a wheel
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("deconvnet", "proposals", "stages", "crf", "experiments")
 
@@ -56,7 +57,6 @@ def run(installed: Path, folder: Path, *arguments: object) -> subprocess.Complet
                           text=True, env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"})
 
 
-@pytest.mark.slow
 def test_a_command_and_its_processes_find_their_own_packages(installed: Path, crowded: Path) -> None:
     voc = crowded / "voc"
     for name in ("JPEGImages", "ImageSets/Segmentation"):
@@ -117,7 +117,6 @@ def called(environment: Path, folder: Path, name: str, *arguments: object) -> su
                           env=variables)
 
 
-@pytest.mark.slow
 def test_the_wheel_has_the_api_and_all_commands(environment: Path, crowded: Path, tmp_path_factory) -> None:
     """Recipes and tables too; the program `deconvnet` also where packages of the same names are in the folder."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
@@ -137,7 +136,6 @@ def test_the_wheel_has_the_api_and_all_commands(environment: Path, crowded: Path
     assert done.returncode == 0 and len(names) > 5 and {*names} <= {*done.stdout.split()}
 
 
-@pytest.mark.slow
 def test_the_program_labels_an_image_with_the_crf_in_processes_of_its_own(environment: Path, crowded: Path) -> None:
     """Those find their packages too, though the folder has others of the same names."""
     recipe = load_recipe("tiny", ["network.width=0.0625", "network.input=32", "proposals.count=20"])

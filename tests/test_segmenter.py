@@ -383,6 +383,7 @@ def test_weights_that_do_not_do(runs: dict[str, Path], case: Case, tmp_path: Pat
     assert tensors and about["recipe"].keys() < recipe_to_dict(recipe).keys()
 
 
+@pytest.mark.slow
 def test_runs_and_choices_that_do_not_do(runs: dict[str, Path], tmp_path: Path) -> None:
     run = runs["paper"]
     for wrong, words in (

@@ -184,6 +184,7 @@ def test_build_proposals_makes_changed_images_again(own, change, caplog):
     assert not list(own.rglob("*.parts"))
 
 
+@pytest.mark.slow
 def test_an_image_that_changed_while_a_build_was_stopped(own, monkeypatch):
     """Its part is of the old one."""
     work = ProposalWork.__call__

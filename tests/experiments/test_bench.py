@@ -68,6 +68,7 @@ def run(*arguments: object) -> int:
     return run_command(bench.parse(), bench.main, [str(one) for one in arguments])
 
 
+@pytest.mark.slow
 def test_measures_and_records(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(floors, "SIDE", 64)
     monkeypatch.setattr(floors, "COPIED", 1 << 20)

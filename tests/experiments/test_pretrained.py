@@ -142,6 +142,7 @@ def test_another_folder_is_not_written_into(run, tmp_path, capsys):
     assert "mine: a folder of something else" in capsys.readouterr().err and not list((tmp_path / "mine").iterdir())
 
 
+@pytest.mark.slow
 def test_the_box_leaves_classes_out_of_the_crf():
     """Those that the networks give less than 0.1 everywhere, unless they come first somewhere; with 0 none is."""
     image, keys = draw_scene(0, "val", 0, 160)[0], ["infer.proposals=5"]

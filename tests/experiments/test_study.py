@@ -172,6 +172,7 @@ def test_the_second_network_of_an_ensemble_is_the_bases_too(base: Path, tmp_path
                         "T/base --set infer.ensemble_rule=mean")
 
 
+@pytest.mark.slow
 def test_every_study_says_its_question_and_its_commands(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert study() == 0
     listed = capsys.readouterr().out.splitlines()

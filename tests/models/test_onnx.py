@@ -86,6 +86,7 @@ def same_scores(exported: nn.Module, model: nn.Module, side: int) -> None:
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
 
 
+@pytest.mark.slow
 def test_scores_by_numpy(exported: Callable) -> None:
     """Without torch on either side, the switches of several windows among them."""
     path, model, recipe = exported()
@@ -96,6 +97,7 @@ def test_scores_by_numpy(exported: Callable) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_what_a_file_says(exported: Callable) -> None:
     path, _, recipe = exported("fcn8s")
     model = onnx.load(path)

@@ -148,6 +148,7 @@ def test_a_key_that_shaped_them_cannot_be_another(source, change, tmp_path, caps
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 def test_a_source_that_was_made_anew(source, tmp_path, capsys):
     """With other keys, or away: one line."""
     shutil.copytree(source, tmp_path / "old")

@@ -292,6 +292,7 @@ def test_label_maps_stay_until_better_ones_are_there(folder: Path, tmp_path: Pat
     assert {path: path.stat().st_mtime_ns for path in row.glob("*.png")} == before
 
 
+@pytest.mark.slow
 def test_label_maps_of_other_images_are_never_removed(folder: Path, voc: Path, tmp_path: Path, capsys) -> None:
     one, other = sorted((voc / "JPEGImages").glob("*"))[:2]
     out = tmp_path / "out"

@@ -256,6 +256,7 @@ def test_every_line_of_the_recipe_says_where_it_comes_from() -> None:
     assert len(values) == len(DIFFERENCES) and not unexplained  # one more, lr_step; one less, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KEYS)
 def test_whole_inference_equals_the_transcription(made: dict[str, Made], name: str) -> None:
     """Without a glance at what was saved in between: the image, boxes and weights, in NumPy, to the labels."""

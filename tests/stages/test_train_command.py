@@ -266,6 +266,7 @@ def with_checkpoints_every(iterations: int, run: Callable) -> Callable:
     return changed
 
 
+@pytest.mark.slow
 def test_one_stage_training_needs_no_stage_1(built, tmp_path):
     """The variant that the paper argues against: stage 2's windows from the start."""
     folder = elsewhere(built, tmp_path / "run")

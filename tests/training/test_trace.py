@@ -116,6 +116,7 @@ def test_bn_statistics_after_a_kill_are_told_and_a_damaged_trace_is_no_hindrance
         assert all(torch.equal(value, again[name]) for name, value in network.items())
 
 
+@pytest.mark.slow
 def test_arithmetic_and_layout_as_the_runtime_keys_say(built, tmp_path):
     plain, other = (sibling(built, tmp_path / name, "train.iterations=[1,1]") for name in ("plain", "other"))
     assert train(plain, "--stage", 1) == 0

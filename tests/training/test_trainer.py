@@ -339,6 +339,7 @@ def test_what_is_not_a_checkpoint_is_refused(tmp_path, kind):
     assert not harm.exists()
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_a_cut_checkpoint_is_refused(tmp_path_factory, data):
