@@ -18,7 +18,9 @@ class Entry:
 
 
 BENCHMARKS = {
+    "aggregation": Entry("aggregation", "the score maps of 50 windows to one map of the photograph"),
     "crf": Entry("crf", "the dense CRF of photographs"),
+    "image": Entry("image", "a photograph's 50 windows, full width, to its score map: memory"),
     "infer": Entry("infer", "photographs to label maps in files, with the networks that come with this"),
     "scoring": Entry("scoring", "windows of an image scored by a DeconvNet of full width"),
     "training": Entry("training", "a training step of a DeconvNet of full width, micro-batch 8"),

@@ -22,6 +22,7 @@ from deconvnet.data.canvas import canvas_size, on_canvas
 from deconvnet.data.palette import write_label_png
 from deconvnet.data.windows import cut
 from deconvnet.inference.scoring import scoring_windows
+from deconvnet.models.deconvnet import DeconvNet
 from deconvnet.models.network_files import load_network
 from deconvnet.recipe import Recipe
 from deconvnet.segmenter import Segmenter
@@ -29,6 +30,7 @@ from deconvnet.support.workers import WorkerPool, default_workers
 from experiments.benchmarks.base import Benchmark, Settings, Variant
 from experiments.benchmarks.crf import agreement
 from experiments.benchmarks.photographs import photographs
+from experiments.benchmarks.plain import PlainDeconvNet, maximum_of
 from proposals.build import ProposalWork
 
 
@@ -38,23 +40,19 @@ def benchmark(settings: Settings) -> Benchmark:
 
     def plain() -> Callable[[], list[np.ndarray]]:
         recipe = Segmenter.from_pretrained().recipe
-        networks = [load_network(PRETRAINED / training / "network.safetensors", kind, recipe).eval()
-                    .to(memory_format=torch.contiguous_format) for kind, training in PACKED.items()]
+        deconvnet, fcn = (load_network(PRETRAINED / training / "network.safetensors", kind, recipe).eval()
+                          for kind, training in PACKED.items())
+        assert isinstance(deconvnet, DeconvNet)
+        plainly = PlainDeconvNet(deconvnet).eval()
         proposals = ProposalWork(None, recipe, None)
 
         @torch.no_grad()
         def labels_of(image: np.ndarray, path: Path) -> np.ndarray:
-            deconvnet, fcn = networks
-            size = image.shape[:2]
-            maps = []
-            for window in scoring_windows(proposals.propose(image)[0], recipe):
-                x1, y1, x2, y2 = (int(value) for value in window)
-                picture = cv2.resize(cut(image, window, MEAN_RGB.round().astype(np.uint8)), 2 * [recipe.network.input])
-                scores = F.interpolate(deconvnet(_input(picture)), (y2 - y1, x2 - x1), mode="bilinear")[0].numpy()
-                maps.append(np.zeros((len(scores), *size), np.float32))
-                top, left, bottom, right = max(y1, 0), max(x1, 0), min(y2, size[0]), min(x2, size[1])
-                maps[-1][:, top:bottom, left:right] = scores[:, top - y1 : bottom - y1, left - x1 : right - x1]
-            ours = torch.softmax(torch.from_numpy(np.max(maps, axis=0)), 0)
+            windows = scoring_windows(proposals.propose(image)[0], recipe)
+            pictures = [cv2.resize(cut(image, window, MEAN_RGB.round().astype(np.uint8)), 2 * [recipe.network.input])
+                        for window in windows]
+            scores = [plainly(_input(one))[0] for one in pictures]
+            ours = torch.softmax(maximum_of(scores, windows, (image.shape[0], image.shape[1])), 0)
             probabilities = (ours + torch.softmax(_whole(fcn, image, recipe), 0)) / 2
             everything = replace(_crf(recipe), least_probability=0.0)
             labels = dense_crf(image, probabilities.numpy(), everything).argmax(0).astype(np.uint8)

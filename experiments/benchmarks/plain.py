@@ -1,5 +1,6 @@
-"""The plain baseline: DeconvNet as a reader of the paper would write it in torch, from Table 2, and nothing more."""
+"""The plain baseline: DeconvNet and its aggregation as a reader of the paper would write them in torch."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,6 +43,16 @@ class PlainDeconvNet(nn.Module):
             for name in names:
                 x = self.layer(name.replace("conv", "deconv"), x)
         return self.seg_score_voc(x)
+
+
+def maximum_of(scores: list[Tensor], windows: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """Equation 1: each window's scores (C x S x S) in a map of the image's size (H, W), and the maximum of all."""
+    maps = torch.zeros(len(windows), len(scores[0]), *size)
+    for one, own, (x1, y1, x2, y2) in zip(maps, scores, windows.tolist(), strict=True):
+        enlarged = F.interpolate(own[None], (y2 - y1, x2 - x1), mode="bilinear")[0]
+        top, left, bottom, right = max(y1, 0), max(x1, 0), min(y2, size[0]), min(x2, size[1])
+        one[:, top:bottom, left:right] = enlarged[:, top - y1 : bottom - y1, left - x1 : right - x1]
+    return maps.max(0).values
 
 
 def random_statistics(network: nn.Module) -> None:
