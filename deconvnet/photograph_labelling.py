@@ -1,19 +1,21 @@
 """Label maps, overlays, probabilities, labels.json and a report of photographs into a folder, by a Segmenter."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from deconvnet.data.contents import hash_file
-from deconvnet.inference.label_records import LabelRecords
+from deconvnet.inference.label_records import LabelRecords, record_of
 from deconvnet.inference.predictions import Prediction, prediction_settings
 from deconvnet.inference.saved_scores import scores_name
 from deconvnet.inference.segmentation import Segmentation
 from deconvnet.reporting.photographs import write_report
 from deconvnet.run_folder import RunFolder, provenance
 from deconvnet.segmenter import ImageLike, Segmenter
+from deconvnet.support.engines import Engine, Work
 from deconvnet.support.errors import LostWorker, UserError
 from deconvnet.support.locks import held
 from deconvnet.support.progress import progress
@@ -33,13 +35,14 @@ class Wanted:
 
 
 def label_photographs(run: RunFolder, segmenter: Segmenter, files: Mapping[str, Path], folder: Path, wanted: Wanted,
-                      on_error: str, workers: int, left_out: Mapping[Path, str]) -> None:
+                      on_error: str, workers: int, left_out: Mapping[Path, str],
+                      engine: Engine | None = None) -> None:
     """Writes what is wanted of every photograph into a folder of the prediction's name, unless it is there already;
     and a report of them all.
 
     files: photographs by the names of their label maps. on_error: 'stop' raises UserError for one that cannot be used,
-    'skip' logs it and continues. workers: CRF processes. left_out: files left out so far, and why. Raises UserError if
-    no photograph could be used.
+    'skip' logs it and continues. left_out: files left out so far, and why. engine: None: this process, with CRF
+    processes, `workers` of them. Raises UserError if no photograph could be used.
     """
     name, recipe = segmenter.name, segmenter.recipe
     settings = prediction_settings(recipe, name, None, [scores_name(network, segmenter.proposer.shaped_by)
@@ -54,14 +57,71 @@ def label_photographs(run: RunFolder, segmenter: Segmenter, files: Mapping[str, 
         with LabelRecords(prediction.folder / "labels.json", segmenter.class_names) as records:
             for path, reason in left_out.items():
                 records.leave_out(path, reason)
-            _label(segmenter, files, prediction, records, wanted, on_error, workers)
+            _label(Labelling(segmenter, prediction, wanted), files, records, on_error, workers, engine)
         used = ", ".join("/".join(Path(path).parts[-2:]) for path in weights)
         _report(files, prediction, records, {"Labelled by": name, "Weights": used,
                                              "With": f"commit {record['commit']}, {record['machine']}"})
 
 
-def _label(segmenter: Segmenter, files: Mapping[str, Path], prediction: Prediction, records: LabelRecords,
-           wanted: Wanted, on_error: str, workers: int) -> None:
+class Missing(NamedTuple):
+    """A photograph whose results are not all there. made_of: its content's hash."""
+
+    image_id: str
+    path: Path
+    made_of: str
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@dataclass
+class Labelling(Work[Missing, dict[str, Any]]):
+    """Writes what is wanted of one photograph; its record for labels.json."""
+
+    segmenter: Segmenter
+    prediction: Prediction
+    wanted: Wanted
+
+    def open(self) -> None:
+        """Opens the networks: one that does not fit is no photograph's fault."""
+        self.segmenter.load()
+
+    def __call__(self, missing: Missing) -> dict[str, Any]:
+        return self.write(missing, self.segmenter(missing.path))
+
+    def write(self, missing: Missing, result: Segmentation) -> dict[str, Any]:
+        """Writes a result; its record."""
+        if self.wanted.probabilities:
+            self.prediction.write_probabilities(missing.image_id, result.probabilities, result.class_names)
+        picture = result.overlay() if self.wanted.overlay else None
+        self.prediction.write(missing.image_id, missing.made_of, result.labels, picture)
+        return record_of(missing.path, result)
+
+    def each(self, missing: Iterable[Missing], workers: int,
+             leave_out: Callable[[ImageLike, UserError], None]) -> Iterator[tuple[Missing, dict[str, Any]]]:
+        """Several of them, in this process, the CRF in others."""
+        self.open()
+        by_path = {one.path: one for one in missing}
+        try:
+            for path, result in self.segmenter.each([*by_path], workers, leave_out, WorkerPool):
+                one = by_path[Path(str(path))]
+                yield one, self.write(one, result)
+        except BrokenProcessPool as error:
+            raise LostWorker(str(error), "--workers") from None
+
+    def by(self, engine: Engine, missing: Iterable[Missing],
+           leave_out: Callable[[ImageLike, UserError], None]) -> Iterator[tuple[Missing, dict[str, Any]]]:
+        """The same by an engine."""
+        self.prediction.begin()  # its workers write at the same time
+        for one, record in engine.map(self, missing):
+            if isinstance(record, UserError):
+                leave_out(one.path, record)
+            else:
+                yield one, record
+
+
+def _label(work: Labelling, files: Mapping[str, Path], records: LabelRecords, on_error: str, workers: int,
+           engine: Engine | None) -> None:
     refused: list[str] = []
 
     def leave_out(image: ImageLike, error: UserError) -> None:
@@ -71,20 +131,17 @@ def _label(segmenter: Segmenter, files: Mapping[str, Path], prediction: Predicti
         records.leave_out(Path(str(image)), str(error))
         refused.append(str(error))
 
-    missing = _missing(segmenter, files, prediction, records, wanted, leave_out)
+    missing = _missing(work, files, records, leave_out)
     there = len(files) - len(missing) - len(refused)
     if there:
         log.info("%d of %d label maps are there already", there, len(files))
-    if missing:
-        segmenter.load()  # a network that does not fit is no photograph's fault
-    with progress(total=len(missing), desc=prediction.folder.name, unit="image") as bar:
-        try:
-            for path, result in segmenter.each([*missing], workers, leave_out, WorkerPool):
-                _write(result, *missing[Path(str(path))], Path(str(path)), prediction, records, wanted)
+    with progress(total=len(missing), desc=work.prediction.folder.name, unit="image") as bar:
+        if missing:
+            done = work.by(engine, missing, leave_out) if engine else work.each(missing, workers, leave_out)
+            for one, record in done:
+                records.add(one.image_id, record)
                 bar.update()
-        except BrokenProcessPool as error:
-            raise LostWorker(str(error), "--workers") from None
-    log.info("%d label maps in %s", len(files) - len(refused), prediction.folder)
+    log.info("%d label maps in %s", len(files) - len(refused), work.prediction.folder)
     if refused:
         log.warning("%d of %d images were left out; %s names them", len(refused), len(files), records.path)
     if len(refused) == len(files):
@@ -99,29 +156,22 @@ def _report(files: Mapping[str, Path], prediction: Prediction, records: LabelRec
     log.info("to look through in a browser: %s", path)
 
 
-def _missing(segmenter: Segmenter, files: Mapping[str, Path], prediction: Prediction, records: LabelRecords,
-             wanted: Wanted, leave_out: Callable[[ImageLike, UserError], None]) -> dict[Path, tuple[str, str]]:
-    """The photographs whose results are not all there: name and hash of the content, by path.
+def _missing(work: Labelling, files: Mapping[str, Path], records: LabelRecords,
+             leave_out: Callable[[ImageLike, UserError], None]) -> list[Missing]:
+    """The photographs whose results are not all there.
 
     All of them are looked at first: one that cannot be used would end the work in its middle.
     """
-    missing = {}
+    missing = []
     for image_id, path in files.items():
         made_of = hash_file(path)
-        if records.has(image_id) and prediction.has(image_id, made_of, wanted.overlay, wanted.probabilities):
+        wanted = work.wanted
+        if records.has(image_id) and work.prediction.has(image_id, made_of, wanted.overlay, wanted.probabilities):
             continue
         try:
-            segmenter.check(path)
+            work.segmenter.check(path)
         except UserError as error:
             leave_out(path, error)
         else:
-            missing[path] = image_id, made_of
+            missing.append(Missing(image_id, path, made_of))
     return missing
-
-
-def _write(result: Segmentation, image_id: str, made_of: str, path: Path, prediction: Prediction,
-           records: LabelRecords, wanted: Wanted) -> None:
-    if wanted.probabilities:
-        prediction.write_probabilities(image_id, result.probabilities, result.class_names)
-    prediction.write(image_id, made_of, result.labels, result.overlay() if wanted.overlay else None)
-    records.add(image_id, path, result)

@@ -5,7 +5,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from deconvnet.run_contents import changed_images, check_contents, hashes_of
 from deconvnet.run_folder import RunFolder
 from deconvnet.schemas import PartsRecord, read_json
 from deconvnet.support.atomic import remove_leftovers, write_json
+from deconvnet.support.engines import Engine
 from deconvnet.support.errors import UnknownLabel, UsageError, UserError
 from deconvnet.support.resumable import Arrays, make_parts, part_path, read_part, remove_parts, write_part
 from proposals.select import stage1_rows, stage2_rows
@@ -111,14 +112,16 @@ def _encode(array: np.ndarray, kind: str) -> np.ndarray:
     return cv2.imencode(".jpg" if kind == "jpeg" else ".png", array, options)[1].ravel()
 
 
-def build_proposals(run: RunFolder, split: str, model: Path | None, workers: int, on_error: str) -> None:
-    """Writes run/proposals/SPLIT.h5, unless it is complete already."""
+def build_proposals(run: RunFolder, split: str, model: Path | None, workers: int, on_error: str,
+                    engine: Engine | None = None) -> None:
+    """Writes run/proposals/SPLIT.h5, unless it is complete already. engine: see make_parts."""
     voc = run.voc()
     work = ProposalWork(voc, run.recipe, model)
     attributes = {"format": "proposals", "edges": work.edges, "opencv": cv2.__version__}
     log.info("proposals: %s, edge detector: %s", run.recipe.proposals.source, work.edges)
     warn_of_other_edges(run, work.edges)
-    _build(run, run.proposals(split), split, work, attributes, work.shaped_by(), workers, on_error)
+    with_parts = partial(make_parts, workers=workers, on_error=on_error, engine=engine)
+    _build(run, run.proposals(split), split, work, attributes, work.shaped_by(), with_parts)
 
 
 def warn_of_other_edges(run: RunFolder, name: str) -> None:
@@ -131,8 +134,12 @@ def warn_of_other_edges(run: RunFolder, name: str) -> None:
                         "--edge-model gives the structured-edge model.", path, made, name)
 
 
-def build_windows(run: RunFolder, split: str, stage: int, materialize: bool, workers: int, on_error: str) -> None:
-    """Writes run/windows/stageN-SPLIT.h5, unless it is complete already. Stage 2 reads the split's proposals."""
+def build_windows(run: RunFolder, split: str, stage: int, materialize: bool, workers: int, on_error: str,
+                  engine: Engine | None = None) -> None:
+    """Writes run/windows/stageN-SPLIT.h5, unless it is complete already. Stage 2 reads the split's proposals.
+
+    engine: see make_parts.
+    """
     voc = run.voc()
     proposals = read_rows(run.proposals(split), "proposals", voc.fingerprint(split)) if stage == 2 else None
     path, spans = None, {}
@@ -145,11 +152,12 @@ def build_windows(run: RunFolder, split: str, stage: int, materialize: bool, wor
         shaped_by |= proposals.attributes["shaped_by"]
     attributes = {"format": "windows", "stage": stage}
     ids = proposals.image_ids if proposals else None  # an image skipped there is skipped here
-    _build(run, run.windows(stage, split), split, work, attributes, shaped_by, workers, on_error, ids)
+    with_parts = partial(make_parts, workers=workers, on_error=on_error, engine=engine)
+    _build(run, run.windows(stage, split), split, work, attributes, shaped_by, with_parts, ids)
 
 
 def _build(run: RunFolder, path: Path, split: str, work: Callable[[str], Arrays], attributes: dict[str, Any],
-           shaped_by: dict[str, Any], workers: int, on_error: str, image_ids: list[str] | None = None) -> None:
+           shaped_by: dict[str, Any], with_parts: Callable[..., list[str]], image_ids: list[str] | None = None) -> None:
     voc = run.voc()
     fingerprint = voc.fingerprint(split)
     kind = attributes["format"]
@@ -172,7 +180,7 @@ def _build(run: RunFolder, path: Path, split: str, work: Callable[[str], Arrays]
     _begin_parts(parts, hashes)
     if existing:
         _keep_unchanged(existing, changed, parts)
-    ids = make_parts(parts, ids, work, workers, on_error, f"{kind} {path.stem}")
+    ids = with_parts(parts, ids, work, description=f"{kind} {path.stem}")
     attributes |= {"split": split, "fingerprint": fingerprint, "classes": voc.classes, "shaped_by": shaped_by,
                    "recipe": recipe_to_dict(run.recipe)}
     write_rows(path, ids, (read_part(parts, image_id) for image_id in ids), attributes,

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from deconvnet.support.errors import UserError
 from deconvnet.support.workers import check_workers, default_workers
-from stages.cli import add_run_arguments, make_parser, run_command
+from stages.cli import add_engine_arguments, add_run_arguments, engine_of, make_parser, run_command
 
 if TYPE_CHECKING:
     from deconvnet.run_folder import RunFolder
+    from deconvnet.support.engines import Engine
 
 log = logging.getLogger(__name__)
 
@@ -21,14 +22,16 @@ def main(options: argparse.Namespace) -> None:
     from deconvnet.run_folder import open_run
     from deconvnet.support.locks import held
 
-    check_workers(options.workers, least=0)
+    workers = default_workers() if options.workers is None else options.workers
+    if options.engine == "local":
+        check_workers(workers, least=0)
     run = open_run(options, begins=True)
     data = run.recipe.data
     splits = options.split or [data.train_split, data.val_split]
     stages = {"1": (1,), "2": (2,), "both": (1, 2), "none": ()}[options.stage]
-    with held(run.root / "build"):
+    with held(run.root / "build"), engine_of(options, options.workers) as engine:
         _check_own(run)
-        _build_all(run, splits, stages, options)
+        _build_all(run, splits, stages, options, workers, engine)
 
 
 def _check_own(run: "RunFolder") -> None:
@@ -41,7 +44,8 @@ def _check_own(run: "RunFolder") -> None:
                         "use another --run folder")
 
 
-def _build_all(run: "RunFolder", splits: list[str], stages: tuple[int, ...], options: argparse.Namespace) -> None:
+def _build_all(run: "RunFolder", splits: list[str], stages: tuple[int, ...], options: argparse.Namespace, workers: int,
+               engine: "Engine | None") -> None:
     from proposals.build import build_proposals, build_windows, check_some_masks
 
     data = run.recipe.data
@@ -52,9 +56,9 @@ def _build_all(run: "RunFolder", splits: list[str], stages: tuple[int, ...], opt
     for split in splits:
         # Inference needs the proposals of the validation split whatever the stage.
         if stages != (1,) or split != data.train_split:
-            build_proposals(run, split, options.edge_model, options.workers, options.on_error)
+            build_proposals(run, split, options.edge_model, workers, options.on_error, engine)
         for stage in stages:
-            build_windows(run, split, stage, options.materialize, options.workers, options.on_error)
+            build_windows(run, split, stage, options.materialize, workers, options.on_error, engine)
 
 
 def parse() -> argparse.ArgumentParser:
@@ -71,9 +75,11 @@ def parse() -> argparse.ArgumentParser:
     parser.add_argument("--edge-model", type=Path, metavar="FILE", help="OpenCV's structured-edge model, model.yml.gz")
     parser.add_argument("--materialize", action="store_true",
                         help="store the warped crops in the windows files, so that training needs nothing else")
-    parser.add_argument("--workers", type=int, default=default_workers(), help="processes (default: one per core)")
+    parser.add_argument("--workers", type=int,
+                        help="processes (default: one per core, of the cluster with --engine ray)")
     parser.add_argument("--on-error", choices=("stop", "skip"), default="stop",
                         help="what to do about an image that cannot be read (default: stop)")
+    add_engine_arguments(parser)
     return parser
 
 

@@ -11,12 +11,17 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deconvnet.conventions import DEFAULT_RECIPE, DEFAULT_RUN, SYNTHETIC
-from deconvnet.support.errors import UserError, describe
+from deconvnet.support.errors import UsageError, UserError, describe
 from deconvnet.support.interrupts import Interruptible
+
+if TYPE_CHECKING:
+    from deconvnet.support.engines import Engine
 
 INTERRUPTED = 130  # the shell's convention: 128 + SIGINT
 ENDS_WITH = "DECONVNET_ENDS_WITH"  # environment: the process (its id) that started this one and must not be outlived
@@ -113,3 +118,29 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--voc-root", type=Path, metavar="FOLDER",
                        help="VOC-layout folder (default: the run's own, else $DECONVNET_VOC_ROOT, else a synthetic set "
                             f"made in {SYNTHETIC})")
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """--engine, --address."""
+    group = parser.add_argument_group("where the work is done")
+    group.add_argument("--engine", choices=("local", "ray"), default="local",
+                       help="this machine, or a Ray cluster, which takes `pip install '.[cluster]'` (docs/clusters.md; "
+                            "default: local)")
+    group.add_argument("--address", metavar="HOST:PORT",
+                       help="--engine ray: the cluster's head node (default: $RAY_ADDRESS, else a cluster that runs on "
+                            "this machine, else one of this machine alone, which ends with the command)")
+
+
+@contextmanager
+def engine_of(options: argparse.Namespace, workers: int | None = None, device: str = "cpu",
+              per_gpu: int = 1) -> Iterator["Engine | None"]:
+    """What --engine names, until the end of the block; None for this machine's own. The rest: see ray_engine."""
+    if options.engine == "ray":
+        from deconvnet.support.ray_engine import connected
+
+        with connected(options.address, workers, device, per_gpu) as engine:
+            yield engine
+        return
+    if options.address:
+        raise UsageError("--address is for --engine ray alone")
+    yield None

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from deconvnet.conventions import DEFAULT_RUN
 from deconvnet.support.atomic import remove_leftovers, write_json, write_text
 from deconvnet.support.errors import UsageError, UserError
-from stages.cli import default_run, make_parser, run_command
+from stages.cli import add_engine_arguments, default_run, engine_of, make_parser, run_command
 
 if TYPE_CHECKING:
     from deconvnet.data.dataset import SegmentationDataset
     from deconvnet.evaluation.metrics import ConfusionMatrix
     from deconvnet.evaluation.scoring import ImageScore
+    from deconvnet.support.engines import Engine
 
 log = logging.getLogger(__name__)
 
@@ -119,14 +120,16 @@ def main(options: argparse.Namespace) -> None:
                          f"{_names(asked.folders)}")
     for folder in asked.folders:
         check_predictions(folder, image_ids)
-    for number, folder in enumerate(asked.folders):
-        if len(asked.folders) > 1:
-            print(f"{chr(10) if number else ''}{folder.name}")
-        with held(folder):
-            _evaluate(asked, folder, image_ids, subset, options.comp6)
+    with engine_of(options) as engine:
+        for number, folder in enumerate(asked.folders):
+            if len(asked.folders) > 1:
+                print(f"{chr(10) if number else ''}{folder.name}")
+            with held(folder):
+                _evaluate(asked, folder, image_ids, subset, options.comp6, engine)
 
 
-def _evaluate(asked: Asked, folder: Path, image_ids: list[str], subset: list[str], comp6: Path | None) -> None:
+def _evaluate(asked: Asked, folder: Path, image_ids: list[str], subset: list[str], comp6: Path | None,
+              engine: "Engine | None") -> None:
     from deconvnet.evaluation.comp6 import pack_comp6
     from deconvnet.evaluation.metrics import or_none
     from deconvnet.evaluation.scoring import SCORE_FILES, has_masks, image_mean, images_csv, images_summary, score
@@ -141,7 +144,7 @@ def _evaluate(asked: Asked, folder: Path, image_ids: list[str], subset: list[str
             print(f"split {split} has no masks here, so it is not scored: send the archive to the VOC server")
             return
 
-    confusion, images = score(voc, image_ids, folder)
+    confusion, images = score(voc, image_ids, folder, engine)
     if not confusion.counts[:, 1:].any():
         log.warning("WARNING: every scored pixel is predicted %s: has the network learned anything?", voc.classes[0])
     print_table(confusion, images, subset)
@@ -181,6 +184,7 @@ def parse() -> argparse.ArgumentParser:
     parser.add_argument("--subset-classes", metavar="NAME,NAME,...", help="also give the mean IoU of these classes")
     parser.add_argument("--comp6", type=Path, metavar="FILE.tgz",
                         help="also pack the predictions for the VOC server; a split without masks is only packed")
+    add_engine_arguments(parser)
     return parser
 
 

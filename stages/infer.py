@@ -11,11 +11,12 @@ from deconvnet.models.registry import PARTNERS, partner_name
 from deconvnet.recipe import CHECKPOINTS, NETWORKS, PROPOSALS, WINDOWS
 from deconvnet.support.errors import UsageError
 from deconvnet.support.workers import check_workers, default_workers
-from stages.cli import add_run_arguments, make_parser, run_command
+from stages.cli import add_engine_arguments, add_run_arguments, engine_of, make_parser, run_command
 
 if TYPE_CHECKING:
     from deconvnet.run_folder import RunFolder
     from deconvnet.segmenter import Segmenter
+    from deconvnet.support.engines import Engine
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,11 @@ def main(options: argparse.Namespace) -> None:
     weights = given_weights(options)
     if options.edge_model and not options.edge_model.is_file():  # it may not be needed, but was meant to be there
         raise UsageError(f"{options.edge_model}: no such structured-forest model file")
-    check_workers(options.workers, least=1)
+    workers = default_workers() if options.workers is None else options.workers
+    if options.engine == "local":
+        check_workers(workers, least=1)
+    if options.workers_per_gpu and options.engine != "ray":
+        raise UsageError("--workers-per-gpu is for --engine ray alone")
     for option in OF_IMAGES:
         if getattr(options, option) and not options.images:
             raise UsageError(f"--{option.replace('_', '-')} is for --images alone")
@@ -39,14 +44,16 @@ def main(options: argparse.Namespace) -> None:
     run = open_run(options, keeps=(PROPOSALS, WINDOWS, CHECKPOINTS, NETWORKS), needs_images=not options.images)
     segmenter = Segmenter.of(run, options.model, options.ensemble, options.crf, options.device, options.aggregate,
                              options.edge_model, weights)
-    if options.images:
-        _label_images(run, segmenter, options)
-        return
-    source = Source(run, segmenter.proposer, options.split, options.out)
-    label(run, segmenter, source, not options.out, options.overlay, options.workers)
+    with engine_of(options, options.workers, options.device, options.workers_per_gpu or 1) as engine:
+        if options.images:
+            _label_images(run, segmenter, options, workers, engine)
+            return
+        source = Source(run, segmenter.proposer, options.split, options.out)
+        label(run, segmenter, source, not options.out, options.overlay, workers, engine)
 
 
-def _label_images(run: "RunFolder", segmenter: "Segmenter", options: argparse.Namespace) -> None:
+def _label_images(run: "RunFolder", segmenter: "Segmenter", options: argparse.Namespace, workers: int,
+                  engine: "Engine | None") -> None:
     from deconvnet.inference.photograph_files import photograph_files
     from deconvnet.photograph_labelling import Wanted, label_photographs
 
@@ -59,7 +66,7 @@ def _label_images(run: "RunFolder", segmenter: "Segmenter", options: argparse.Na
     on_error, out = options.on_error or "stop", options.out or run.root / "labelled"
     files = photograph_files(options.images, options.recursive, out, leave_out if on_error == "skip" else None)
     wanted = Wanted(options.overlay, options.probabilities)
-    label_photographs(run, segmenter, files, out, wanted, on_error, options.workers, left_out)
+    label_photographs(run, segmenter, files, out, wanted, on_error, workers, left_out, engine)
 
 
 def given_weights(options: argparse.Namespace) -> dict[str, Path | None]:
@@ -117,9 +124,15 @@ def parse() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, metavar="FOLDER",
                         help="where label maps go, in a folder named after the settings, for example deconvnet-max-crf "
                              "(default: in the run, predictions/SPLIT, or labelled for --images)")
-    parser.add_argument("--workers", type=int, default=default_workers(), help="CRF processes (default: one per core)")
+    parser.add_argument("--workers", type=int,
+                        help="CRF processes (default: one per core); with --engine ray, processes that label (default: "
+                             "one per core of the cluster or, with GPUs, --workers-per-gpu)")
+    parser.add_argument("--workers-per-gpu", type=int, metavar="N",
+                        help="--engine ray: processes that share a GPU, so that it works while others make proposals "
+                             "or run the CRF (default: 1)")
     parser.add_argument("--device", default="auto",
                         help="cpu, cuda, cuda:1, ..., mps for Apple's GPU (default: NVIDIA's where there is one)")
+    add_engine_arguments(parser)
     return parser
 
 

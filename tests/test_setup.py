@@ -84,7 +84,7 @@ def test_readme_names_commands_and_prerequisites() -> None:
         assert wanted in readme, f"README.md does not name {wanted}"
 
 
-@pytest.mark.parametrize("extra", ["docs", "export", "heic"])
+@pytest.mark.parametrize("extra", ["cluster", "docs", "export", "heic"])
 def test_whoever_can_run_the_tests_can_do_the_rest(project: dict[str, Any], extra: str) -> None:
     extras = project["optional-dependencies"]
     assert set(extras[extra]) <= set(extras["test"])

@@ -14,6 +14,7 @@ from deconvnet.data.dataset import SegmentationDataset
 from deconvnet.data.images import read_label_png
 from deconvnet.evaluation.metrics import ConfusionMatrix, or_none
 from deconvnet.schemas import PredictionRecord, read_json
+from deconvnet.support.engines import Engine, LocalEngine, Work
 from deconvnet.support.errors import UsageError, UserError
 from deconvnet.support.progress import progress
 
@@ -76,19 +77,41 @@ def has_masks(voc: SegmentationDataset, image_ids: list[str]) -> bool:
     return any(mask for _, mask, _ in voc.files(image_ids))
 
 
-def confusions(voc: SegmentationDataset, image_ids: list[str], folder: Path) -> Iterator[ConfusionMatrix]:
-    """Each image's own confusion matrix, in the order of the ids, from its label map in the folder and its mask."""
-    for image_id in progress(image_ids, desc="evaluate", unit="image", disable=None):
-        path = folder / f"{image_id}.png"
-        own = ConfusionMatrix(voc.classes)
-        own.add(read_label_png(path), voc.read_mask(image_id), str(path))
-        yield own
+@dataclass(frozen=True)
+class Comparison(Work[str, ConfusionMatrix]):
+    """An image's own confusion matrix, from its label map in the folder and its mask."""
+
+    voc: SegmentationDataset
+    folder: Path
+
+    def __call__(self, image_id: str) -> ConfusionMatrix:
+        path = self.folder / f"{image_id}.png"
+        own = ConfusionMatrix(self.voc.classes)
+        own.add(read_label_png(path), self.voc.read_mask(image_id), str(path))
+        return own
 
 
-def score(voc: SegmentationDataset, image_ids: list[str], folder: Path) -> tuple[ConfusionMatrix, list[ImageScore]]:
-    """The confusion matrix of all predictions in a folder, and each image's own score, in the order of the ids."""
+def confusions(voc: SegmentationDataset, image_ids: list[str], folder: Path,
+               engine: Engine | None = None) -> Iterator[ConfusionMatrix]:
+    """Each image's own confusion matrix, in the order of the ids. engine: None: one by one, in this process."""
+    work, made = Comparison(voc, folder), dict[str, ConfusionMatrix]()
+    with progress(total=len(image_ids), desc="evaluate", unit="image", disable=None) as bar:
+        for image_id, own in (engine or LocalEngine(0)).map(work, image_ids):
+            if isinstance(own, UserError):
+                raise own
+            made[image_id] = own
+            bar.update()
+    yield from map(made.pop, image_ids)
+
+
+def score(voc: SegmentationDataset, image_ids: list[str], folder: Path,
+          engine: Engine | None = None) -> tuple[ConfusionMatrix, list[ImageScore]]:
+    """The confusion matrix of all predictions in a folder, and each image's own score, in the order of the ids.
+
+    engine: as for confusions.
+    """
     confusion, images = ConfusionMatrix(voc.classes), []
-    for image_id, own in zip(image_ids, confusions(voc, image_ids, folder), strict=True):
+    for image_id, own in zip(image_ids, confusions(voc, image_ids, folder, engine), strict=True):
         confusion.include(own)
         images.append(ImageScore(image_id, own.pixel_accuracy(), own.image_mean_iou(), own.class_iou()))
     return confusion, images

@@ -40,20 +40,10 @@ class LabelRecords:
         return {image_id: self.images[_text(image_id)] for image_id, path in files.items()
                 if self.has(image_id) and _text(path.resolve()) not in self.left_out}
 
-    def add(self, image_id: str, path: Path, result: Segmentation) -> None:
-        """An image's record, in place of an earlier one."""
-        height, width = result.labels.shape
-        rows, columns = result.image.shape[:2]
-        self.images[_text(image_id)] = {
-            "path": _text(path.resolve()),
-            "size": [width, height],
-            "labelled_at": [columns, rows],
-            "conversions": list(result.conversions),
-            "classes": {one.name: {"index": one.index, "pixels": one.pixels, "share": round(one.share, 6),
-                                   "mean_probability": round(one.mean_probability, 4)} for one in result.found()},
-            "seconds": round(result.seconds, 3),
-        }
-        self.left_out.pop(_text(path.resolve()), None)
+    def add(self, image_id: str, record: dict[str, Any]) -> None:
+        """An image's record (record_of), in place of an earlier one."""
+        self.images[_text(image_id)] = record
+        self.left_out.pop(record["path"], None)
         if time.monotonic() > self._written + EVERY:
             self._write()
 
@@ -65,6 +55,21 @@ class LabelRecords:
         content: dict[str, Any] = {"classes": list(self.class_names), "images": self.images, "left_out": self.left_out}
         write_json(self.path, content)
         self._written = time.monotonic()
+
+
+def record_of(path: Path, result: Segmentation) -> dict[str, Any]:
+    """What labels.json holds of a photograph."""
+    height, width = result.labels.shape
+    rows, columns = result.image.shape[:2]
+    return {
+        "path": _text(path.resolve()),
+        "size": [width, height],
+        "labelled_at": [columns, rows],
+        "conversions": list(result.conversions),
+        "classes": {one.name: {"index": one.index, "pixels": one.pixels, "share": round(one.share, 6),
+                               "mean_probability": round(one.mean_probability, 4)} for one in result.found()},
+        "seconds": round(result.seconds, 3),
+    }
 
 
 def _text(name: Path | str) -> str:

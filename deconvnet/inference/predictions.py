@@ -60,15 +60,19 @@ class Prediction:
                        (self._png(image_id), self._overlay(image_id), self._probabilities(image_id))}:
             remove_leftovers(folder)
 
-    def write(self, image_id: str, made_of: str, labels: np.ndarray, overlay: np.ndarray | None) -> None:
-        """Writes labels (uint8 H x W), and the overlay (RGB uint8), where there is one."""
-        if self.stale:  # only now, when a new one is at hand
+    def begin(self) -> None:
+        """Removes maps that were made in another way, and writes down in which way the new ones are made."""
+        if self.stale:
             scores = [self.folder / name for name in SCORE_FILES]
             for path in [*self.folder.glob("*.png"), *self.folder.glob("overlays/*.jpg"), *scores, self.marker]:
                 path.unlink(missing_ok=True)
             self.stale = False
         if not self.marker.is_file():
             write_json(self.marker, self.record)
+
+    def write(self, image_id: str, made_of: str, labels: np.ndarray, overlay: np.ndarray | None) -> None:
+        """Writes labels (uint8 H x W), and the overlay (RGB uint8), where there is one."""
+        self.begin()  # only now, when a new one is at hand
         if overlay is not None:
             with atomic_write(self._overlay(image_id)) as temporary:
                 if not cv2.imwrite(str(temporary), overlay[..., ::-1]):

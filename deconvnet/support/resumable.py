@@ -1,19 +1,17 @@
 """Work on many images, one part file each, so that an interrupted command continues where it stopped."""
 
 import logging
-from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
 
-import cv2
 import numpy as np
 
 from deconvnet.support.atomic import atomic_write
-from deconvnet.support.errors import LostWorker, UnknownLabel, UserError, describe
+from deconvnet.support.engines import Engine, LocalEngine, Work
+from deconvnet.support.errors import UnknownLabel, UserError
 from deconvnet.support.progress import progress
-from deconvnet.support.workers import WorkerPool
 
 log = logging.getLogger(__name__)
 
@@ -21,13 +19,14 @@ Arrays = dict[str, np.ndarray]
 
 
 def make_parts(folder: Path, image_ids: list[str], work: Callable[[str], Arrays], workers: int, on_error: str,
-               description: str) -> list[str]:
+               description: str, engine: Engine | None = None) -> list[str]:
     """Calls `work(image_id)` for each image without a part yet; keeps its arrays in folder/ID.npz, written completely
     or not at all.
 
     work: picklable, sent to each worker once; raises UserError for an image that cannot be used. on_error: 'stop'
-    raises it, naming the image; 'skip' logs it at once and continues. Returns the ids that have a part, in the given
-    order. Raises UserError if none has one, LostWorker if a worker was killed.
+    raises it, naming the image; 'skip' logs it at once and continues. engine: None: `workers` processes of this
+    machine. Returns the ids that have a part, in the given order. Raises UserError if none has one, LostWorker if a
+    worker was killed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [image_id for image_id in image_ids if not part_path(folder, image_id).exists()]
@@ -35,7 +34,7 @@ def make_parts(folder: Path, image_ids: list[str], work: Callable[[str], Arrays]
         log.info("%s: %d of %d images are already done", description, len(image_ids) - len(missing), len(image_ids))
     skipped = set()
     with progress(total=len(missing), desc=description, unit="image") as bar:
-        for image_id, error in _results(missing, work, folder, workers):
+        for image_id, error in (engine or LocalEngine(workers)).map(_PartWork(work, folder), missing):
             bar.update()
             if error is None:
                 continue
@@ -79,49 +78,12 @@ def remove_parts(folder: Path) -> None:
     folder.rmdir()
 
 
-def _results(image_ids: list[str], work: Callable[[str], Arrays], folder: Path,
-             workers: int) -> Iterator[tuple[str, UserError | None]]:
-    """(id, its error or None) as images are finished; a few jobs per worker are pending at any time."""
-    if workers == 0:
-        for image_id in image_ids:
-            yield image_id, _one(image_id, work, folder)
-        return
-    pool = WorkerPool(workers, initializer=_start_worker, initargs=(work, folder))
-    try:
-        waiting, running = iter(image_ids), dict[Future[UserError | None], str]()
-        while True:
-            while len(running) < 4 * workers and (following := next(waiting, None)) is not None:
-                running[pool.submit(_one_here, following)] = following
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
-    except BrokenProcessPool:
-        raise LostWorker("a process that worked on images was killed", "--workers") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
+@dataclass(frozen=True)
+class _PartWork(Work[str, None]):
+    """Makes one image's part."""
 
+    work: Callable[[str], Arrays]
+    folder: Path
 
-def _one(image_id: str, work: Callable[[str], Arrays], folder: Path) -> UserError | None:
-    try:
-        arrays = work(image_id)
-    except UserError as error:
-        return error
-    except (MemoryError, cv2.error) as error:
-        return UserError(describe(error))
-    write_part(folder, image_id, arrays)
-    return None
-
-
-_work_here: tuple[Callable[[str], Arrays], Path]  # a worker's own
-
-
-def _start_worker(work: Callable[[str], Arrays], folder: Path) -> None:
-    """Gives a process its work once: it may hold a split's proposals or an edge model, too much to send each time."""
-    global _work_here
-    _work_here = work, folder
-    cv2.setNumThreads(1)
-
-
-def _one_here(image_id: str) -> UserError | None:
-    return _one(image_id, *_work_here)
+    def __call__(self, image_id: str) -> None:
+        write_part(self.folder, image_id, self.work(image_id))
