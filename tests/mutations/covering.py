@@ -64,6 +64,8 @@ COVERING = {  # module: its tests' file names (patterns), the quickest to tell f
     "proposals/sources.py": ["test_proposal_sources.py", *BUILD],
     "proposals/edges.py": ["test_edges*.py", "test_edge_boxes.py"],
     "deconvnet/data/row_files.py": ["test_row_files.py", "test_examples.py", *BUILD],
+    "deconvnet/support/engines.py": ["test_workers.py", "test_resumable.py", *BUILD],
+    "deconvnet/support/ray_engine.py": ["test_workers.py"],
     "deconvnet/support/resumable.py": ["test_resumable.py", "test_row_files.py", *BUILD],
     "proposals/select.py": ["test_select.py"],
     "stages/bn_statistics.py": ["test_bn_measurement.py"],
