@@ -23,7 +23,7 @@ ENSEMBLE_LABELS, CRF_LABELS = "ensemble labels", "CRF labels"  # label maps
 THINGS = (PROPOSALS, WINDOWS, CHECKPOINTS, NETWORKS, SCORES, WINDOW_SCORES, ENSEMBLE_LABELS, CRF_LABELS)
 NOTHING: tuple[str, ...] = ()  # speed, how often it is saved, length: a longer training continues from the shorter one
 
-VERSION = 7  # of recipes: raised by one whenever keys are added
+VERSION = 8  # of recipes: raised by one whenever keys are added
 MANY = 10**9  # for plain counts: iterations, pixels
 MOST_BOXES = 200_000
 MOST_BATCH = 1 << 16
@@ -238,6 +238,11 @@ class Train:
     )
     checkpoint_every: int = key(500, "iterations between checkpoints", least=1, most=MANY, shapes=NOTHING)
     workers: int = key(4, "data loading processes; 0: in the training process", least=0, most=256, shapes=NOTHING)
+    decoded_gigabytes: float = key(
+        16.0, "windows' images are decoded once and their pixels kept during a training, at most so much of them, in a "
+              "file without a name in the folder for temporary files (TMPDIR), at most half of what is free there; VOC "
+              "2012 with SBD takes 9; 0: decoded for each window", least=0.0, most=1e4, shapes=NOTHING, added=8,
+    )
 
 
 @dataclass

@@ -72,6 +72,7 @@ SOURCES = {
     "train.validate_crop": ("centre", "ours: the paper does not say"),
     "train.checkpoint_every": (500, "ours"),
     "train.workers": (4, "ours"),
+    "train.decoded_gigabytes": (16.0, "ours"),
     "bn_statistics.batches": (501, "R"),
     "bn_statistics.batch": (28, "R"),
     "bn_statistics.variance": ("unbiased", "torch"),
@@ -143,7 +144,8 @@ def test_a_default_is_its_sources(name: str) -> None:
 
 # What each number counts or measures says where it must begin, whatever the recipe's own table of limits says.
 MAY_BE_0 = """proposals.min_score windows.stage2_overlap network.bn_eps network.deconv_std network.conv_std solver.lr
-solver.momentum solver.weight_decay solver.bias_lr solver.bias_decay train.validate_windows train.workers fcn.lr
+solver.momentum solver.weight_decay solver.bias_lr solver.bias_decay train.validate_windows train.workers
+train.decoded_gigabytes fcn.lr
 fcn.momentum fcn.weight_decay fcn.validate_images segnet.lr segnet.momentum segnet.weight_decay segnet.validate
 infer.least_side infer.most_side crf.gaussian_weight crf.bilateral_weight
 crf.iterations crf.least_probability seed fcn.lr_step solver.trunk_lr fcn.trunk_lr segnet.trunk_lr""".split()

@@ -21,6 +21,7 @@ from deconvnet.data.voc import VocObject
 from deconvnet.data.windows import object_labels, window_labels, window_picture
 from deconvnet.recipe import Recipe
 from deconvnet.support.errors import UserError
+from deconvnet.support.shared_blocks import SharedBlocks
 
 Example = tuple[Tensor, Tensor, int]  # picture uint8 3 x H x W, labels uint8 H x W, its index in the dataset
 
@@ -31,6 +32,9 @@ class WindowCrops(Dataset[Example]):
     augment: a random crop and a random horizontal flip [P 6.1], drawn from (seed, position); else, recipe key
     train.validate_crop, the centre crop or the whole window, mirrored or not by a draw from (seed, index). Crops come
     from the windows file if it is materialized, else they are cut from the data set's images.
+
+    Augmented, windows come in random order, 25 and more of an image in each epoch: each image is decoded once, and kept
+    as pixels that the loading processes share (recipe key train.decoded_gigabytes), as are stage 1's label maps.
     """
 
     def __init__(self, rows: Rows, voc: SegmentationDataset | None, recipe: Recipe, augment: bool,
@@ -44,6 +48,7 @@ class WindowCrops(Dataset[Example]):
         self._file: h5py.File | None = None
         # The last few images: in validation the windows of an image are consecutive.
         self._read: OrderedDict[str, tuple[np.ndarray, np.ndarray, list[VocObject]]] = OrderedDict()
+        self._kept = SharedBlocks(*self._to_keep())
 
     def __len__(self) -> int:
         return len(self.images)
@@ -61,6 +66,13 @@ class WindowCrops(Dataset[Example]):
             top, left = random.integers(0, spare + 1, 2)
             flip = bool(random.integers(2))
         return *crop(picture, labels, int(top), int(left), self.recipe.network.input, flip), row
+
+    def _to_keep(self) -> tuple[np.ndarray, float]:
+        """What may be kept, in bytes: each image with its mask, then each row's label map; and how much in all."""
+        pairs = 4 * self.rows.sizes.astype(np.int64).prod(1)
+        labels = np.full(len(self.images) if self.own_only else 0, self.recipe.windows.warp**2)
+        unused = not self.augment or self.rows.materialized
+        return np.concatenate([pairs, labels]), 0 if unused else self.recipe.train.decoded_gigabytes * 1e9
 
     def _whole(self, row: int) -> Example:
         """A validation window as the release sees it [R]: warped straight to the network's input, mirrored or not.
@@ -80,23 +92,46 @@ class WindowCrops(Dataset[Example]):
 
     def cut(self, row: int, side: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """A window cut from its image: picture uint8 S x S x 3 and labels uint8 S x S, S = side or windows.warp."""
-        image_id = self.rows.image_ids[self.images[row]]
-        image, mask, objects = self._image(image_id)
-        columns = self.rows.columns
-        window = columns["window"][row]
-        if self.own_only:
-            number = columns["object"][row]
-            if number >= len(objects) or objects[number].class_index != columns["class_index"][row]:
-                raise UserError(f"{self.rows.path}: image {image_id} has other objects than when this file was made; "
-                                "make it again with stages.build_proposals")
-            mask = object_labels(mask, objects[number])
+        image, mask = self._pair(int(self.images[row]))
+        window = self.rows.columns["window"][row]
         keys = self.recipe.windows if side is None else replace(self.recipe.windows, warp=side)
-        return window_picture(image, window, keys), window_labels(mask, window, keys.warp)
+        picture = window_picture(image, window, keys)
+        if not self.own_only:
+            return picture, window_labels(mask, window, keys.warp)
+        number = len(self.rows.sizes) + row
+        kept = self._kept.get(number) if side is None else None
+        if kept is not None:
+            return picture, kept.reshape(keys.warp, keys.warp)
+        labels = window_labels(self._own_labels(row, mask), window, keys.warp)
+        if side is None:
+            self._kept.put(number, labels)
+        return picture, labels
 
     def example_id(self, row: int) -> str:
         """How messages name a window: image and box."""
         box = ",".join(str(value) for value in self.rows.columns["window"][row])
         return f"{self.rows.image_ids[self.images[row]]}[{box}]"
+
+    def _pair(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """An image and its mask, by the image's index in the windows file."""
+        kept = self._kept.get(index)
+        if kept is not None:
+            height, width = self.rows.sizes[index]
+            image, mask = np.split(kept, [3 * height * width])
+            return image.reshape(height, width, 3), mask.reshape(height, width)
+        image, mask, _ = self._image(self.rows.image_ids[index])
+        self._kept.put(index, image, mask)
+        return image, mask
+
+    def _own_labels(self, row: int, mask: np.ndarray) -> np.ndarray:
+        """The labels of a row's object alone, as stage 1 sees them: uint8 H x W."""
+        columns, image_id = self.rows.columns, self.rows.image_ids[self.images[row]]
+        _, _, objects = self._image(image_id)
+        number = columns["object"][row]
+        if number >= len(objects) or objects[number].class_index != columns["class_index"][row]:
+            raise UserError(f"{self.rows.path}: image {image_id} has other objects than when this file was made; "
+                            "make it again with stages.build_proposals")
+        return object_labels(mask, objects[number])
 
     def _image(self, image_id: str) -> tuple[np.ndarray, np.ndarray, list[VocObject]]:
         if image_id not in self._read:

@@ -59,15 +59,22 @@ def best_overlap(boxes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def cut(array: np.ndarray, window: np.ndarray, fill: np.ndarray | int) -> np.ndarray:
-    """The crop of an image (H x W x 3) or mask (H x W) in a window; `fill` outside the image."""
+    """The crop of an image (H x W x 3) or mask (H x W) in a window; `fill` outside the image.
+
+    A window inside the image gives a view of it, which costs nothing.
+    """
     x1, y1, x2, y2 = (int(value) for value in window)
     height, width = array.shape[:2]
-    result = np.empty((y2 - y1, x2 - x1, *array.shape[2:]), array.dtype)
-    result[:] = fill
     left, top, right, bottom = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
-    if left < right and top < bottom:
-        result[top - y1 : bottom - y1, left - x1 : right - x1] = array[top:bottom, left:right]
-    return result
+    if left >= right or top >= bottom:
+        result = np.empty((y2 - y1, x2 - x1, *array.shape[2:]), array.dtype)
+        result[:] = fill
+        return result
+    inner = array[top:bottom, left:right]
+    if (left, top, right, bottom) == (x1, y1, x2, y2):
+        return inner
+    colour = np.broadcast_to(fill, array.shape[2:] or 1).tolist()
+    return cv2.copyMakeBorder(inner, top - y1, y2 - bottom, left - x1, x2 - right, cv2.BORDER_CONSTANT, value=colour)
 
 
 def outside_value(recipe: Windows) -> np.ndarray:

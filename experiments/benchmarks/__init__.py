@@ -22,6 +22,7 @@ BENCHMARKS = {
     "crf": Entry("crf", "the dense CRF of photographs"),
     "image": Entry("image", "a photograph's 50 windows, full width, to its score map: memory"),
     "infer": Entry("infer", "photographs to label maps in files, with the networks that come with this"),
+    "input": Entry("input", "training windows cut, augmented and batched, on one core"),
     "scoring": Entry("scoring", "windows of an image scored by a DeconvNet of full width"),
     "training": Entry("training", "a training step of a DeconvNet of full width, micro-batch 8"),
 }

@@ -265,6 +265,36 @@ def test_workers_change_nothing(stage1, voc, recipe):
     assert torch.cat([batch[2] for batch in alone]).tolist() == [row for _, row in items]
 
 
+@pytest.mark.parametrize("labels", ["object", "all"])
+def test_images_are_decoded_once_and_their_windows_stay_the_same(stage1, voc, labels, monkeypatch):
+    """Three epochs, by one process and by two: the pixels of a dataset that decodes each image for each window."""
+    keys = ["network.input=32", f"windows.warp={WARP}", f"windows.stage1_labels={labels}"]
+    items = list(positions(stage1.columns["class_index"], "repeat", (0,), 0, 3 * len(stage1.image)))
+    plain = WindowCrops(stage1, voc, load_recipe("tiny", [*keys, "train.decoded_gigabytes=0"]), True, (0, 1))
+    expected = list(load(plain, items, 5, 0))
+    some = 4 * int(stage1.sizes[:3].prod(1).sum())  # bytes of the first three images
+    for gigabytes, workers in ((16.0, 0), (16.0, 2), (some / 1e9, 0)):
+        recipe = load_recipe("tiny", [*keys, f"train.decoded_gigabytes={gigabytes}"])
+        examples, read = WindowCrops(stage1, voc, recipe, True, (0, 1)), Counter()
+        read_pair = voc.read_pair
+        monkeypatch.setattr(voc, "read_pair", lambda one, read=read, real=read_pair: read.update([one]) or real(one))
+        found = list(load(examples, items, 5, workers))
+        monkeypatch.undo()
+        for one, other in zip(expected, found, strict=True):
+            assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+        if labels == "all" and not workers:
+            kept = stage1.image_ids if gigabytes == 16 else stage1.image_ids[:3]
+            assert {read[one] for one in kept} == {1}
+            assert gigabytes == 16 or max(read.values()) > 1
+
+
+def test_validation_keeps_nothing_beside_the_last_images(stage1, voc, recipe, monkeypatch):
+    monkeypatch.setattr("deconvnet.support.shared_blocks.tempfile.TemporaryFile", None)
+    WindowCrops(stage1, voc, recipe, False, (0,))[0, 0]
+    with pytest.raises(TypeError):
+        WindowCrops(stage1, voc, recipe, True, (0,))
+
+
 class Unreadable(Dataset):
     """A data set whose second image cannot be read."""
 

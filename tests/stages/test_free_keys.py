@@ -55,8 +55,8 @@ SEGNET = {"segnet.examples", "segnet.width", "segnet.canvas", "segnet.iterations
           "segnet.lr", "segnet.momentum", "segnet.weight_decay", "segnet.validate", "segnet.bn_start",
           "segnet.trunk_lr"}
 LONGER = {"train.iterations", "fcn.iterations", "segnet.iterations"}  # a training goes on
-ALWAYS = ARITHMETIC | INFERENCE | CRF | LONGER | {"name", "train.workers", "train.stage2_from",
-                                                  "train.checkpoint_every"}
+ALWAYS = ARITHMETIC | INFERENCE | CRF | LONGER | {"name", "train.workers", "train.decoded_gigabytes",
+                                                  "train.stage2_from", "train.checkpoint_every"}
 COMMANDS = {
     train: ALWAYS,
     bn_statistics: ALWAYS | STATISTICS,
