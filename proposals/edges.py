@@ -82,7 +82,8 @@ def colour_steps(lab: np.ndarray, sigma: float) -> np.ndarray:
     smooth = cv2.GaussianBlur(lab, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
     dx = cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8, borderType=cv2.BORDER_REPLICATE)
     dy = cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8, borderType=cv2.BORDER_REPLICATE)
-    return np.hypot(dx, dy).max(2) * np.float32(np.sqrt(2 * np.pi) * sigma)
+    one, two, three = np.moveaxis(np.hypot(dx, dy), 2, 0)  # NumPy's max over so short an axis takes four times as long
+    return np.maximum(np.maximum(one, two), three) * np.float32(np.sqrt(2 * np.pi) * sigma)
 
 
 def ridge_orientation(strength: np.ndarray) -> np.ndarray:
@@ -96,20 +97,24 @@ def ridge_orientation(strength: np.ndarray) -> np.ndarray:
     xy = cv2.Sobel(smooth, cv2.CV_32F, 1, 1, borderType=cv2.BORDER_REPLICATE)
     yy = cv2.Sobel(smooth, cv2.CV_32F, 0, 2, borderType=cv2.BORDER_REPLICATE)
     bend = np.where(xx + yy > 0, np.float32(1), np.float32(-1))
-    return np.mod(0.5 * np.arctan2(bend * 2 * xy, bend * (xx - yy)), np.pi).astype(np.float32)
+    angle = 0.5 * np.arctan2(bend * 2 * xy, bend * (xx - yy))  # float32, -pi / 2 ... pi / 2
+    return np.where(angle < 0, angle + np.float32(np.pi), angle)
 
 
 def thinned_edges(strength: np.ndarray, orientation: np.ndarray) -> EdgeMap:
     """Keeps a pixel only where no point up to THINNING_RADIUS along its normal is stronger (read bilinearly)."""
-    from scipy.ndimage import map_coordinates  # here: its import takes 0.2 s, which no command's --help needs
+    from scipy.ndimage import map_coordinates
 
-    ys, xs = np.indices(strength.shape, dtype=np.float32)
-    strongest = np.zeros_like(strength)
-    for step in range(-THINNING_RADIUS, THINNING_RADIUS + 1):
-        if step:
-            points = [ys + step * np.sin(orientation), xs + step * np.cos(orientation)]
-            np.maximum(strongest, map_coordinates(strength, points, order=1, mode="nearest"), out=strongest)
-    return EdgeMap(np.where(strength >= strongest, strength, 0).astype(np.float32), orientation)
+    left = np.flatnonzero(strength)  # the nearest points first: most pixels need not be compared with the others
+    for distance in range(1, THINNING_RADIUS + 1):
+        for step in (distance, -distance):
+            ys, xs = np.unravel_index(left, strength.shape)
+            angle = orientation[ys, xs]
+            points = [ys.astype(np.float32) + step * np.sin(angle), xs.astype(np.float32) + step * np.cos(angle)]
+            left = left[strength[ys, xs] >= map_coordinates(strength, points, order=1, mode="nearest")]
+    thinned = np.zeros(strength.shape, np.float32)
+    thinned.flat[left] = strength.flat[left]
+    return EdgeMap(thinned, orientation)
 
 
 def _check_model(path: Path) -> None:

@@ -23,6 +23,7 @@ BENCHMARKS = {
     "image": Entry("image", "a photograph's 50 windows, full width, to its score map: memory"),
     "infer": Entry("infer", "photographs to label maps in files, with the networks that come with this"),
     "input": Entry("input", "training windows cut, augmented and batched, on one core"),
+    "proposals": Entry("proposals", "edges and EdgeBoxes of photographs"),
     "scoring": Entry("scoring", "windows of an image scored by a DeconvNet of full width"),
     "training": Entry("training", "a training step of a DeconvNet of full width, micro-batch 8"),
 }
