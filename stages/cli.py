@@ -127,8 +127,9 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
                        help="this machine, or a Ray cluster, which takes `pip install '.[cluster]'` (docs/clusters.md; "
                             "default: local)")
     group.add_argument("--address", metavar="HOST:PORT",
-                       help="--engine ray: the cluster's head node (default: $RAY_ADDRESS, else a cluster that runs on "
-                            "this machine, else one of this machine alone, which ends with the command)")
+                       help="--engine ray: the cluster's head node or local, one of this machine alone, which ends "
+                            "with the command (default: $RAY_ADDRESS, else a cluster that runs on this machine, else "
+                            "local)")
 
 
 @contextmanager
