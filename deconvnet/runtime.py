@@ -1,6 +1,9 @@
 """How the arithmetic is run, the same for training and inference: device, precision, memory layout, network input."""
 
+import ctypes
 import logging
+import platform
+import sys
 
 import numpy as np
 import torch
@@ -11,6 +14,8 @@ from deconvnet.recipe import Runtime
 from deconvnet.support.errors import UsageError
 
 log = logging.getLogger(__name__)
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 def network_input(pictures: Tensor) -> Tensor:
@@ -36,8 +41,22 @@ def weights_type(runtime: Runtime) -> torch.dtype:
     return torch.bfloat16 if runtime.precision == "bf16" else torch.float32
 
 
+def keep_freed_memory() -> None:
+    """Large maps that are freed stay with this process, for the next ones, as they do on a GPU. Linux (glibc) only.
+
+    By itself glibc gives them back, and the kernel clears their pages anew for every layer of every step: a third to a
+    half of a training step on CPU. The price is memory that is not given back: about a third more.
+    """
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(M_MMAP_MAX, 0)  # no block has pages of its own, which would go when it goes
+        library.mallopt(M_TRIM_THRESHOLD, -1)  # nothing is given back
+
+
 def prepare(model: nn.Module, runtime: Runtime, device: torch.device) -> nn.Module:
     """Moves a network to the device, in the recipe's memory layout and matrix precision."""
+    if device.type == "cpu":
+        keep_freed_memory()
     tf32 = runtime.precision == "tf32"
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32

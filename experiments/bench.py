@@ -34,13 +34,14 @@ def main(options: argparse.Namespace) -> None:
         return
     from deconvnet.run_folder import provenance
     from experiments.benchmarks.guard import fallen, least_ratios
+    from experiments.benchmarks.measuring import measure
 
     settings = Settings(options.quick, options.device, options.voc_root)
     found, slow = {}, []
     for name in chosen(options.only):
-        benchmark = load(name, settings)
-        measured = measure(name, benchmark, settings, options)
-        found[name] = record(benchmark, measured, settings)
+        log.info("%s: %d repeats", name, options.repeats)
+        measured = measure(partial(load, name, settings), options.repeats)
+        found[name] = record(load(name, settings), measured, settings)
         print(table(name, found[name]), flush=True)
         if options.guard:
             slow += fallen(name, measured, least_ratios())
@@ -49,18 +50,6 @@ def main(options: argparse.Namespace) -> None:
         write_json(options.json, {"command": command, **provenance(), **machine(), "benchmarks": found})
     if slow:
         raise UserError("; ".join(slow))
-
-
-def measure(name: str, benchmark: Benchmark, settings: Settings, options: argparse.Namespace) -> "list[Measured]":
-    """A benchmark's ways, with their memory where that is asked for."""
-    from experiments.benchmarks import measuring
-
-    log.info("%s: %d repeats", name, options.repeats)
-    measured = measuring.measure(benchmark, options.repeats)
-    if not options.no_memory:
-        for one in measured:
-            one.memory = measuring.peak_memory(partial(load, name, settings), one.name)
-    return measured
 
 
 def record(benchmark: Benchmark, measured: "list[Measured]", settings: Settings) -> dict[str, Any]:
@@ -124,7 +113,6 @@ def parse() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda")
     parser.add_argument("--voc-root", type=Path, metavar="FOLDER",
                         help="measure on photographs of this VOC-layout folder's val (default: generated images)")
-    parser.add_argument("--no-memory", action="store_true", help="leave out peak memory: each way starts a process")
     parser.add_argument("--json", type=Path, metavar="FILE", help="JSON file to write")
     return parser
 

@@ -28,7 +28,7 @@ def bytes_a_pixel(size: tuple[int, int], recipe: Recipe, networks: list[str], cr
     if any(NETWORKS[name].examples(recipe) == WINDOWS for name in networks):
         # the map, and the scores of the largest window there can be, resized to it
         share = recipe.windows.enlarge**2 * (max(size) / min(size) if recipe.windows.shape == "square" else 1)
-        maps = max(maps, 1 + share * (1 + recipe.runtime.channels_last))  # torch resizes these into a second copy
+        maps = max(maps, 1 + share)
     if len(networks) == 2:
         maps = max(maps, 4.0)  # scores and probabilities of both
     a_map = NUMBER * len(recipe.data.classes)

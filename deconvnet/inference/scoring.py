@@ -75,4 +75,4 @@ def forward(model: nn.Module, pictures: Tensor, recipe: Recipe, device: torch.de
     layout = torch.channels_last if recipe.runtime.channels_last else torch.contiguous_format
     inputs = network_input(pictures.to(device)).contiguous(memory_format=layout)
     with autocast(recipe.runtime, device):
-        return model(inputs).float()
+        return model(inputs).float().contiguous()  # resized in channels_last, they would take twice the memory

@@ -1,18 +1,21 @@
 """Measures a Benchmark: its ways in turn, over several repeats; statistics by torch.utils.benchmark.
 
-What is compared was measured in one process, one call of each way after the other, so that a machine that becomes
-slower meanwhile does so for all of them; a ratio is that of two calls of the same repeat.
+Each way has a process of its own, as it would have in use: what one leaves in caches and in the allocator's hands is
+no help to another. A variant and the baseline are called one after the other, again and again, so that a machine that
+becomes slower meanwhile does so for both; a ratio is that of two calls of the same repeat.
 """
 
 import multiprocessing
 import timeit
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from deconvnet.support.errors import UserError
 from experiments.benchmarks.base import Benchmark, Variant
 
 MEMORY = Path("/proc/self")  # Linux
@@ -28,7 +31,7 @@ class Measured:
     seconds: list[float]
     ratios: list[float]
     agreement: Mapping[str, float] = field(default_factory=dict)
-    memory: float | None = None  # bytes
+    memory: float | None = None  # bytes that its first call took at most, above those held before; None but on Linux
 
     @property
     def rate(self) -> float:
@@ -54,56 +57,92 @@ def spread(values: Any) -> float:
     return float(high - low)
 
 
-def measure(benchmark: Benchmark, repeats: int) -> list[Measured]:
-    """The baseline and the variants, measured in turn. The first call of each is not timed."""
-    from torch.utils.benchmark.utils.timer import timer  # waits for a GPU
+def measure(make: Callable[[], Benchmark], repeats: int) -> list[Measured]:
+    """The baseline, and each variant in turn with it. The first call of each is not timed.
 
-    ways = (benchmark.baseline, *benchmark.variants)
-    calls = [way.prepare() for way in ways]
-    agreements = _agreements(benchmark, calls)
-    seconds = np.array([[timeit.Timer(call, timer=timer).timeit(1) for call in calls] for _ in range(repeats)])
-    return [Measured(way.name, way.precision, benchmark.units, list(own), list(seconds[:, 0] / own), agreement)
-            for way, own, agreement in zip(ways, seconds.T, agreements, strict=True)]
-
-
-def _agreements(benchmark: Benchmark, calls: list[Any]) -> list[Mapping[str, float]]:
-    found: list[Mapping[str, float]] = [{}]
-    expected = calls[0]()
-    for call in calls[1:]:
-        result = call()
-        found.append(benchmark.agreement(expected, result) if benchmark.agreement else {})
+    make: makes the benchmark; picklable. Raises UserError where a way fails, or is killed.
+    """
+    benchmark = make()
+    with Way(make, benchmark.baseline) as plain:
+        expected, memory = plain.first()
+        found = [Measured(plain.name, benchmark.baseline.precision, benchmark.units, [], [], memory=memory)]
+        for variant in benchmark.variants:
+            with Way(make, variant) as own:
+                result, memory = own.first()
+                pairs = np.array([(plain.seconds(), own.seconds()) for _ in range(repeats)])
+            agreement = benchmark.agreement(expected, result) if benchmark.agreement else {}
+            found[0].seconds += list(pairs[:, 0])
+            found[0].ratios += [1.0] * repeats
+            found.append(Measured(own.name, variant.precision, benchmark.units, list(pairs[:, 1]),
+                                  list(pairs[:, 0] / pairs[:, 1]), agreement, memory))
     return found
 
 
-def peak_memory(make: Callable[[], Benchmark], variant: str) -> float | None:
-    """Bytes that one call takes at most, above those held before it; in a process of its own. None but on Linux.
+class Way:
+    """A way in a process of its own, which does what it is asked to, until the `with` block ends."""
 
-    make: makes the benchmark there; picklable.
-    """
-    if not (MEMORY / "clear_refs").exists():
-        return None
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_call_once, args=(make, variant, sender))
-    process.start()
-    sender.close()
-    try:
-        return receiver.recv()
-    except EOFError:  # it was killed, or failed and said so
-        return None
-    finally:
-        process.join()
+    def __init__(self, make: Callable[[], Benchmark], variant: Variant) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.name = variant.name
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(make, variant.name, theirs))
+        self._process.start()
+        theirs.close()
+
+    def __enter__(self) -> "Way":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.close()
+        self._process.join()
+
+    def first(self) -> tuple[Any, float | None]:
+        """Calls it: the result, and the memory that it took."""
+        return self._ask("first")
+
+    def seconds(self) -> float:
+        """Calls it: how long it took."""
+        return self._ask("seconds")
+
+    def _ask(self, what: str) -> Any:
+        try:
+            self._pipe.send(what)
+            answer, failed = self._pipe.recv()
+        except (EOFError, BrokenPipeError):
+            raise UserError(f"{self.name}: its process has ended: did the machine run out of memory?") from None
+        if failed:
+            raise UserError(f"{self.name}: {failed}")
+        return answer
 
 
-def _call_once(make: Callable[[], Benchmark], variant: str, sender: Any) -> None:
+def _serve(make: Callable[[], Benchmark], name: str, pipe: Any) -> None:
     benchmark = make()
-    way: Variant = next(one for one in (benchmark.baseline, *benchmark.variants) if one.name == variant)
+    way = next(one for one in (benchmark.baseline, *benchmark.variants) if one.name == name)
     call = way.prepare()
+    answers: dict[str, Callable[[], Any]] = {"first": partial(_first, call), "seconds": partial(_seconds, call)}
+    while True:
+        try:
+            asked = pipe.recv()
+        except (EOFError, KeyboardInterrupt):
+            return
+        try:
+            pipe.send((answers[asked](), ""))
+        except Exception as error:  # it is told where the others are
+            pipe.send((None, f"{type(error).__name__}: {error}"))
+
+
+def _first(call: Callable[[], Any]) -> tuple[Any, float | None]:
+    if not (MEMORY / "clear_refs").exists():
+        return call(), None
     (MEMORY / "clear_refs").write_text("5")  # the peak begins anew
     before = _status("VmRSS")
-    result = call()
-    sender.send(_status("VmHWM") - before)
-    del result
+    return call(), _status("VmHWM") - before
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    from torch.utils.benchmark.utils.timer import timer  # waits for a GPU
+
+    return timeit.Timer(call, timer=timer).timeit(1)
 
 
 def _status(name: str) -> float:

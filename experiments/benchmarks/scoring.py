@@ -71,7 +71,7 @@ def benchmark(settings: Settings) -> Benchmark:
     def ours(batch: int, precision: str) -> Callable[[], Callable[[], Tensor]]:
         def prepared() -> Callable[[], Tensor]:
             model, recipe = network(settings)
-            recipe.runtime.precision, recipe.runtime.channels_last = precision, True
+            recipe.runtime.precision = precision
             pictures, device = windows(settings, recipe.network), torch.device(settings.device)
             opened = prepare(fold_batch_norm(model).to(weights_type(recipe.runtime)), recipe.runtime, device)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from deconvnet.inference.scoring import score_image, score_windows, scoring_windows
+from deconvnet.inference.scoring import score_image, score_windows, scoring_windows, window_scores
 from deconvnet.models.build import build_network
 from deconvnet.recipe import Recipe
 from deconvnet.recipe_files import load_recipe
@@ -94,6 +94,13 @@ def test_batches_do_not_change_the_scores(aggregate: str) -> None:
     model = Colours()
     score_windows(model, image, windows, small_recipe("infer.window_batch=3"), CPU)
     assert model.batches == [3, 3, 1]
+
+
+def test_scores_lie_plane_by_plane() -> None:
+    """As torch resizes them without a second copy; the network's own are in channels_last."""
+    model = build_network("deconvnet", small_recipe()).eval().to(memory_format=torch.channels_last)
+    found = window_scores(model, picture(40, 50), random_boxes(3, 40, 50), small_recipe(), CPU)
+    assert all(scores.is_contiguous() for _, scores in found)
 
 
 def test_a_window_of_the_networks_size_returns_its_own_pixels() -> None:

@@ -119,7 +119,7 @@ def test_bn_statistics_after_a_kill_are_told_and_a_damaged_trace_is_no_hindrance
 @pytest.mark.slow
 def test_arithmetic_and_layout_as_the_runtime_keys_say(built, tmp_path):
     plain, other = (sibling(built, tmp_path / name, "train.iterations=[1,1]") for name in ("plain", "other"))
-    assert train(plain, "--stage", 1) == 0
+    assert train(plain, "--stage", 1, "--set", "runtime.channels_last=false") == 0
     assert train(other, "--stage", 1, "--set", "runtime.precision=bf16", "--set", "runtime.channels_last=true") == 0
     for run, scores, last in ((plain, "float32", False), (other, "bfloat16", True)):
         (start,) = starts(run, "stage1")
