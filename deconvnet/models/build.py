@@ -10,11 +10,11 @@ from deconvnet.recipe import Recipe
 from deconvnet.support.errors import UsageError, UserError
 
 
-def build_network(name: str, recipe: Recipe) -> nn.Module:
+def build_network(name: str, recipe: Recipe, drawn: bool = True) -> nn.Module:
     """A network of NETWORKS, its weights drawn from the recipe's seed.
 
-    Raises UsageError for another name, UserError if its weights alone need more than the machine's memory: the process
-    would be killed.
+    drawn: False where all weights are about to be read from a file. Raises UsageError for another name, UserError if
+    its weights alone need more than the machine's memory: the process would be killed.
     """
     if name not in NETWORKS:
         raise UsageError(f"network {name!r}: expected one of {', '.join(NETWORKS)}")
@@ -26,8 +26,9 @@ def build_network(name: str, recipe: Recipe) -> nn.Module:
         raise UserError(f"recipe section {spec.recipe_section} ({keys}): {name}'s weights need {size / 1e9:.0f} GB, "
                         f"this machine has {machine_memory() / 1e9:.0f} GB: make it smaller there")
     model = spec.build(recipe)
-    generator = torch.Generator().manual_seed(recipe.seed)
-    model.initialise(generator)  # type: ignore[operator]  # build's networks have it; nn.Module says nothing of it
+    if drawn:
+        generator = torch.Generator().manual_seed(recipe.seed)
+        model.initialise(generator)  # type: ignore[operator]  # build's networks have it; nn.Module says nothing of it
     return model
 
 

@@ -29,5 +29,5 @@ def compacted(model: nn.Module) -> dict[str, Tensor]:
 
 def expanded(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a file with int8 weights multiplied by their scales; those of any other file as they are."""
-    return {name: value.float() * tensors[name + SCALE] if name + SCALE in tensors and value.dtype == torch.int8
+    return {name: value * tensors[name + SCALE] if name + SCALE in tensors and value.dtype == torch.int8
             else value for name, value in tensors.items() if not name.endswith(SCALE)}

@@ -17,6 +17,7 @@ network train from random weights, there is no dropout: the statistics at test t
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -136,10 +137,10 @@ def bilinear_weight(channels: int, factor: int) -> Tensor:
     stride f that is linear interpolation between the centres of the cells.
     """
     centre = (2 * factor - 1) / (2 * factor)
-    profile = 1 - (torch.arange(2 * factor, dtype=torch.float64) / factor - centre).abs()
-    weight = torch.zeros(channels, channels, 2 * factor, 2 * factor)
-    weight[range(channels), range(channels)] = torch.outer(profile, profile).float()
-    return weight
+    profile = 1 - np.abs(np.arange(2 * factor) / factor - centre)
+    weight = np.zeros((channels, channels, 2 * factor, 2 * factor), np.float32)
+    weight[range(channels), range(channels)] = np.outer(profile, profile)
+    return torch.from_numpy(weight)  # torch's own arithmetic would import its compiler on the meta device: seconds
 
 
 def fcn_from_shallower(target: Fcn, source_state: dict[str, Tensor]) -> None:

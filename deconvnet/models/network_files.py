@@ -58,7 +58,7 @@ def load_network(path: Path, kind: str, recipe: Recipe) -> nn.Module:
         return _load_onnx(path, kind, recipe)
     published = NETWORKS[kind].published.get(path.suffix)
     if published:
-        model = build_network(kind, recipe)
+        model = build_network(kind, recipe, drawn=False)
         load_into(model, published(path, recipe), source=str(path))
         return model.eval()
     model, metadata = load_unmeasured(path, kind, recipe)
@@ -76,7 +76,7 @@ def load_unmeasured(path: Path, kind: str, recipe: Recipe) -> tuple[nn.Module, d
         raise UserError(f"{path}: not a network file of this project; stages.train and stages.import_caffe write "
                         "them")
     _check_about(metadata, path, kind, recipe)
-    model = build_network(kind, recipe)
+    model = build_network(kind, recipe, drawn=False)
     left_out = (COUNTER, *STATISTICS) if metadata.get("bn") == "unmeasured" else (COUNTER,)
     tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(left_out)}
     load_into(model, tensors, [name for name in model.state_dict() if not name.endswith(left_out)], str(path))

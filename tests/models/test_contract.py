@@ -52,6 +52,21 @@ def test_names_are_known_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
 
 
+@pytest.mark.slow
+def test_reading_one_imports_no_compiler(recipe: Recipe, tmp_path: Path) -> None:
+    """torch's takes seconds, and some functions import it on the meta device."""
+    for name in MODULES:
+        save_network(build_network(name, recipe), tmp_path / f"{name}.safetensors", name, recipe, "measured", {})
+    code = ("import sys\nfrom pathlib import Path\nfrom deconvnet.models.network_files import load_network\n"
+            "from deconvnet.models.weight_files import read_metadata\n"
+            "from deconvnet.recipe_files import recipe_from_dict\n"
+            "for path in Path(sys.argv[1]).iterdir():\n"
+            "    load_network(path, path.stem, recipe_from_dict(read_metadata(path)['recipe'], ''))\n"
+            "assert not {'torch._dynamo', 'sympy'} & {*sys.modules}\n")
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @BOTH
 def test_a_spec_says_what_is_so(name: str, recipe: Recipe) -> None:
     spec = NETWORKS[name]

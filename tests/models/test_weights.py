@@ -1,5 +1,6 @@
 """Weights: random ones, torchvision's VGG16 as the truth for the converted one, safetensors files, and bad files."""
 
+import contextlib
 import logging
 import math
 import os
@@ -19,7 +20,7 @@ from deconvnet.models.fcn import Fcn, bilinear_weight, load_fcn8s
 from deconvnet.models.vgg16 import vgg16_shapes
 from deconvnet.models.vgg16_weights import convert_vgg16, load_vgg16, start_from_vgg16
 from deconvnet.models.weight_files import read_safetensors, save_safetensors
-from deconvnet.models.weights import load_into
+from deconvnet.models.weights import check_finite, load_into
 from deconvnet.recipe_files import load_recipe
 from deconvnet.support.errors import UsageError, UserError
 
@@ -389,3 +390,12 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
     assert read_safetensors(path)[1] == {"old": True}
     assert [file.name for file in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+@pytest.mark.parametrize("value, taken", [
+    ([3e38, 3e38], True), ([3e38, -3e38, 1.0], True), ([1.0, math.nan], False), ([math.inf, -math.inf], False),
+    ([math.inf, 0.0], False)])
+def test_only_what_is_not_finite_is_refused(value: list[float], taken: bool) -> None:
+    """Large numbers are taken, too, whose sum is none."""
+    with contextlib.nullcontext() if taken else pytest.raises(UserError, match="one: w holds NaN or infinity"):
+        check_finite("w", torch.tensor(value), "one")
