@@ -15,7 +15,7 @@ from deconvnet.inference.segmentation import Segmentation
 from deconvnet.reporting.photographs import write_report
 from deconvnet.run_folder import RunFolder, provenance
 from deconvnet.segmenter import ImageLike, Segmenter
-from deconvnet.support.engines import Engine, Work
+from deconvnet.support.engines import Engine, LocalEngine, Work
 from deconvnet.support.errors import LostWorker, UserError
 from deconvnet.support.locks import held
 from deconvnet.support.progress import progress
@@ -61,6 +61,33 @@ def label_photographs(run: RunFolder, segmenter: Segmenter, files: Mapping[str, 
         used = ", ".join("/".join(Path(path).parts[-2:]) for path in weights)
         _report(files, prediction, records, {"Labelled by": name, "Weights": used,
                                              "With": f"commit {record['commit']}, {record['machine']}"})
+
+
+class Given(NamedTuple):
+    """A photograph that was named. recorded: whether labels.json tells of it."""
+
+    image_id: str
+    path: Path
+    recorded: bool
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@dataclass
+class Look(Work[Given, str | None]):
+    """The hash of a photograph's content; None where all results that are made of this content are there."""
+
+    segmenter: Segmenter
+    prediction: Prediction
+    wanted: Wanted
+
+    def __call__(self, given: Given) -> str | None:
+        made_of, wanted = hash_file(given.path), self.wanted
+        if given.recorded and self.prediction.has(given.image_id, made_of, wanted.overlay, wanted.probabilities):
+            return None
+        self.segmenter.check(given.path)
+        return made_of
 
 
 class Missing(NamedTuple):
@@ -131,7 +158,7 @@ def _label(work: Labelling, files: Mapping[str, Path], records: LabelRecords, on
         records.leave_out(Path(str(image)), str(error))
         refused.append(str(error))
 
-    missing = _missing(work, files, records, leave_out)
+    missing = _missing(work, files, records, leave_out, engine or LocalEngine(0))
     there = len(files) - len(missing) - len(refused)
     if there:
         log.info("%d of %d label maps are there already", there, len(files))
@@ -157,21 +184,18 @@ def _report(files: Mapping[str, Path], prediction: Prediction, records: LabelRec
 
 
 def _missing(work: Labelling, files: Mapping[str, Path], records: LabelRecords,
-             leave_out: Callable[[ImageLike, UserError], None]) -> list[Missing]:
+             leave_out: Callable[[ImageLike, UserError], None], engine: Engine) -> list[Missing]:
     """The photographs whose results are not all there.
 
     All of them are looked at first: one that cannot be used would end the work in its middle.
     """
     missing = []
-    for image_id, path in files.items():
-        made_of = hash_file(path)
-        wanted = work.wanted
-        if records.has(image_id) and work.prediction.has(image_id, made_of, wanted.overlay, wanted.probabilities):
-            continue
-        try:
-            work.segmenter.check(path)
-        except UserError as error:
-            leave_out(path, error)
-        else:
-            missing.append(Missing(image_id, path, made_of))
+    given = [Given(image_id, path, records.has(image_id)) for image_id, path in files.items()]
+    with progress(total=len(files), desc="photographs", unit="image", delay=1) as bar:
+        for one, made_of in engine.map(Look(work.segmenter, work.prediction, work.wanted), given):
+            if isinstance(made_of, UserError):
+                leave_out(one.path, made_of)
+            elif made_of is not None:
+                missing.append(Missing(one.image_id, one.path, made_of))
+            bar.update()
     return missing
