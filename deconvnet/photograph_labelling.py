@@ -12,7 +12,7 @@ from deconvnet.inference.label_records import LabelRecords, record_of
 from deconvnet.inference.predictions import Prediction, prediction_settings
 from deconvnet.inference.saved_scores import scores_name
 from deconvnet.inference.segmentation import Segmentation
-from deconvnet.reporting.photographs import write_report
+from deconvnet.reporting.photographs import MOST, write_report
 from deconvnet.run_folder import RunFolder, provenance
 from deconvnet.segmenter import ImageLike, Segmenter
 from deconvnet.support.engines import Engine, LocalEngine, Work
@@ -177,8 +177,9 @@ def _label(work: Labelling, files: Mapping[str, Path], records: LabelRecords, on
 
 def _report(files: Mapping[str, Path], prediction: Prediction, records: LabelRecords, facts: Mapping[str, str]) -> None:
     """A page of the photographs that were labelled, by this command or an earlier one."""
-    images = records.labelled(files)
-    path = write_report(prediction.folder, {name: files[name] for name in images}, images, records.class_names, facts,
+    names = records.labelled(files)
+    path = write_report(prediction.folder, {name: files[name] for name in names},
+                        {name: records.record(name) for name in names[:MOST]}, records.class_names, facts,
                         records.left_out)
     log.info("to look through in a browser: %s", path)
 

@@ -152,8 +152,10 @@ def main(options: argparse.Namespace) -> None:
     if options.picture:
         draw(samples, options.picture)
     if options.out:
-        write_json(options.out, {"command": "python -m experiments.backpressure " + " ".join(sys.argv[1:]), "seed": 0,
-                                 **provenance(), **summary(samples, options.images), "samples": samples})
+        command = [f"python -m experiments.backpressure --images {options.images} --side {options.side}",
+                   f"--workers {options.workers} --every {options.every:g}"]
+        write_json(options.out, {"command": " ".join(command), "seed": 0, **provenance(),
+                                 **summary(samples, options.images), "samples": samples})
 
 
 def parse() -> argparse.ArgumentParser:

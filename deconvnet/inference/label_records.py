@@ -1,5 +1,6 @@
 """labels.json beside the label maps of photographs: what was found in each, how surely, and how long it took."""
 
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from deconvnet.inference.segmentation import Segmentation
 from deconvnet.schemas import LabelsRecord, checked
-from deconvnet.support.atomic import write_json
+from deconvnet.support.atomic import atomic_write
 
 EVERY = 10.0  # seconds between two writes while images are labelled: the file may hold thousands of them
 
@@ -15,14 +16,16 @@ EVERY = 10.0  # seconds between two writes while images are labelled: the file m
 class LabelRecords:
     """The content of labels.json; what earlier commands wrote is kept.
 
-    Use it as a context manager: the file is written at its end, whatever ends it.
+    Use it as a context manager: the file is written at its end, whatever ends it. Each record is held as the line that
+    it is in the file: as objects, those of a hundred thousand photographs would fill half a gigabyte.
     """
 
     def __init__(self, path: Path, class_names: tuple[str, ...]) -> None:
         """Raises UserError for a damaged file."""
         self.path, self.class_names = path, class_names
         known = checked(LabelsRecord, path.read_bytes(), path, "remove it") if path.is_file() else LabelsRecord()
-        self.images, self.left_out = known.images, known.left_out
+        self._lines = {name: json.dumps(record) for name, record in known.images.items()}
+        self.left_out = known.left_out
         self._written = time.monotonic()
 
     def __enter__(self) -> "LabelRecords":
@@ -33,16 +36,20 @@ class LabelRecords:
 
     def has(self, image_id: str) -> bool:
         """Whether an image's record is there."""
-        return _text(image_id) in self.images
+        return _text(image_id) in self._lines
 
-    def labelled(self, files: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-        """The records of these files by their ids, without those that were left out."""
-        return {image_id: self.images[_text(image_id)] for image_id, path in files.items()
-                if self.has(image_id) and _text(path.resolve()) not in self.left_out}
+    def labelled(self, files: Mapping[str, Path]) -> list[str]:
+        """Those of these files, by their ids, that have a record and were not left out."""
+        return [image_id for image_id, path in files.items()
+                if self.has(image_id) and _text(path.resolve()) not in self.left_out]
+
+    def record(self, image_id: str) -> dict[str, Any]:
+        """An image's record."""
+        return json.loads(self._lines[_text(image_id)])
 
     def add(self, image_id: str, record: dict[str, Any]) -> None:
         """An image's record (record_of), in place of an earlier one."""
-        self.images[_text(image_id)] = record
+        self._lines[_text(image_id)] = json.dumps(record)
         self.left_out.pop(record["path"], None)
         if time.monotonic() > self._written + EVERY:
             self._write()
@@ -52,8 +59,11 @@ class LabelRecords:
         self.left_out[_text(path.resolve())] = _text(reason)
 
     def _write(self) -> None:
-        content: dict[str, Any] = {"classes": list(self.class_names), "images": self.images, "left_out": self.left_out}
-        write_json(self.path, content)
+        with atomic_write(self.path) as temporary, temporary.open("w", encoding="utf-8") as file:
+            file.write(f'{{"classes": {json.dumps(list(self.class_names))},\n"images": {{')
+            for number, (name, line) in enumerate(self._lines.items()):
+                file.write(f'{"," if number else ""}\n{json.dumps(name)}: {line}')
+            file.write(f'\n}},\n"left_out": {json.dumps(self.left_out, indent=2)}}}\n')
         self._written = time.monotonic()
 
 

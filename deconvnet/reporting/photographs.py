@@ -17,9 +17,9 @@ def write_report(folder: Path, files: Mapping[str, Path], images: Mapping[str, d
                  class_names: Sequence[str], facts: Mapping[str, str], left_out: Mapping[str, str]) -> Path:
     """Writes FOLDER/report.html, completely or not at all; its path.
 
-    folder: of the label maps, NAME.png. files: photographs by name. images: what labels.json has of each, by name.
-    facts: how they were labelled, heading -> text. left_out: why files were not, by path. Raises UserError for a file
-    that cannot be read.
+    folder: of the label maps, NAME.png. files: photographs by name. images: what labels.json has of the first MOST,
+    by name. facts: how they were labelled, heading -> text. left_out: why files were not, by path. Raises UserError for
+    a file that cannot be read.
     """
     gallery = Gallery("Every photograph", list(class_names), ["labels"], 0, [], "shows")
     for name, path in list(files.items())[:MOST]:

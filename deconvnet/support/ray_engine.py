@@ -216,7 +216,8 @@ class _Actors:
         import ray
 
         self.ray = ray
-        self.kind = ray.remote(Worker).options(num_cpus=1, num_gpus=gpus)
+        # Without a list of all that was ever done, which Ray's own process would keep for a dashboard.
+        self.kind = ray.remote(Worker).options(num_cpus=1, num_gpus=gpus, enable_task_events=False)
         self.work = ray.put(work)
         self.actors: dict[int, Any] = {}
         self.opening: dict[Any, tuple[int, int]] = {}  # what is awaited: the worker, and how many it follows
