@@ -117,13 +117,13 @@ def draw(samples: list[dict[str, float]], path: Path) -> None:
     from experiments.pictures.style import DPI, styled
 
     with styled():
-        figure = Figure(figsize=(7, 3.2), layout="constrained")
+        figure = Figure(figsize=(8, 3), layout="constrained")
         axes = figure.subplots()
         for kind, title in (("workers", "workers, together"), ("driver", "command"), ("ray", "Ray's own processes")):
             axes.plot([one["images"] for one in samples], [one[kind] for one in samples], label=title)
         axes.set(xlabel="images labelled", ylabel="memory (MB)", ylim=(0, None))
         axes.grid(True)
-        axes.legend()
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
         with atomic_write(path) as temporary:
             figure.savefig(temporary, dpi=DPI)
 
