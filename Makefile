@@ -35,7 +35,7 @@ test: lint
 
 check: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
-	$(BIN)/python -m experiments.bench --quick --guard --no-memory
+	$(BIN)/python -m experiments.bench --quick --guard
 
 test-long: .venv/installed
 	$(BIN)/python -m pytest -m long

@@ -25,6 +25,7 @@ BENCHMARKS = {
     "input": Entry("input", "training windows cut, augmented and batched, on one core"),
     "proposals": Entry("proposals", "edges and EdgeBoxes of photographs"),
     "scoring": Entry("scoring", "windows of an image scored by a DeconvNet of full width"),
+    "start": Entry("start", "a command's start, until its --help; until a photograph is labelled"),
     "training": Entry("training", "a training step of a DeconvNet of full width, micro-batch 8"),
 }
 
