@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 PENDING = 2  # items in each worker's hands: one at work, one waiting
 TRIES = 4  # of an item whose workers are lost, and of a worker that is lost while it starts
+SHARES = 10_000  # of a GPU: Ray counts no smaller ones; rounded up, six sixths might not fit
 PATIENCE = 60.0  # seconds without a worker, after which that is said
 
 
@@ -100,7 +101,7 @@ def connected(address: str | None, workers: int | None, device: str = "cpu",
             raise UserError(f"{address or 'Ray'}: no way into the cluster: {told}") from None
     try:
         has = ray.cluster_resources()
-        gpus = 1 / per_gpu if device == "cuda" or (device == "auto" and has.get("GPU", 0)) else 0
+        gpus = (SHARES // per_gpu) / SHARES if device == "cuda" or (device == "auto" and has.get("GPU", 0)) else 0
         count = workers or max(1, int(has.get("GPU", 0) * per_gpu if gpus else has.get("CPU", 1)))
         log.info("Ray: %d machines, %d workers of a core%s", sum(node["Alive"] for node in ray.nodes()), count,
                  f" and {gpus:.2g} GPUs" if gpus else "")

@@ -222,3 +222,26 @@ def test_an_image_that_ends_every_worker_is_named(cluster: Any) -> None:
           connected(cluster.address, 1) as engine):
         for item, result in engine.map(Kills(), range(100)):
             assert result == -item
+
+
+class TellsItsGpu:
+    """The GPU that Ray gave to the worker, and the worker's process."""
+
+    def open(self) -> None:
+        """Nothing to open."""
+
+    def __call__(self, item: int) -> tuple[str, int]:
+        time.sleep(0.3)
+        return os.environ["CUDA_VISIBLE_DEVICES"], os.getpid()
+
+
+def test_workers_share_gpus(cluster: Any) -> None:
+    """By what Ray counts: this machine has none. A sixth is no whole number of the ten-thousandths in which it counts."""
+    node = cluster.add_node(**MACHINE | {"num_cpus": 6, "num_gpus": 1})
+    with connected(cluster.address, None, "auto", 6) as engine:
+        assert engine.workers == 6
+        found = [result for _, result in engine.map(TellsItsGpu(), range(40))]
+    assert len({process for _, process in found}) == 6 and len({gpu for gpu, _ in found}) == 1
+    cluster.remove_node(node)
+    with connected(cluster.address, None, "auto") as engine:
+        assert engine.gpus == 0
