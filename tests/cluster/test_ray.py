@@ -236,7 +236,7 @@ class TellsItsGpu:
 
 
 def test_workers_share_gpus(cluster: Any) -> None:
-    """By what Ray counts: this machine has none. A sixth is no whole number of the ten-thousandths in which it counts."""
+    """By what Ray counts, in ten-thousandths, of which a sixth is no whole number: this machine has none."""
     node = cluster.add_node(**MACHINE | {"num_cpus": 6, "num_gpus": 1})
     with connected(cluster.address, None, "auto", 6) as engine:
         assert engine.workers == 6
