@@ -5,6 +5,7 @@ beside an edge compared.
 """
 
 from collections.abc import Callable, Mapping
+from multiprocessing.util import Finalize
 
 import cv2
 import numpy as np
@@ -32,6 +33,7 @@ def benchmark(settings: Settings) -> Benchmark:
 
     def pool() -> Callable[[], list[Proposals]]:
         processes = WorkerPool(default_workers(), initializer=cv2.setNumThreads, initargs=(1,))
+        Finalize(None, processes.shutdown, exitpriority=100)  # before multiprocessing closes its queues, or it hangs
         return lambda: list(processes.map(work.propose, images))
 
     return Benchmark("images", len(images), Variant("plain", lambda: plain),
