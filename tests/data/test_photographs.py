@@ -159,6 +159,7 @@ def test_sizes() -> None:
     assert size_of(smooth(), "it") == size_of(Image.fromarray(smooth()), "it") == (HEIGHT, WIDTH)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 def test_the_limit_of_pixels(tmp_path: Path) -> None:
     """Over 100 megapixels are taken, without Pillow's warning; its own limit is as before afterwards."""

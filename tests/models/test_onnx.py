@@ -25,6 +25,7 @@ from tests.narrow import doubles, randomised
 from tests.reference_inference import MEAN
 from tests.reference_network import forward
 
+pytestmark = pytest.mark.slow  # the exporter takes seconds to import
 CLASSES = ["background", "cat", "dog"]
 KEYS = ["network.width=0.0625", "network.input=32", "network.deconv_std=0", "fcn.width=0.03125", "fcn.canvas=50",
         "segnet.width=0.0625", "segnet.canvas=70", f"data.classes=[{','.join(CLASSES)}]"]
@@ -60,7 +61,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Pa
     return export
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("change", [
     *(f"network.unpooling={kind}" for kind in ("switches", "fixed", "average", "tile", "bilinear")),
     "network.batch_norm=false"])
@@ -69,7 +69,6 @@ def test_deconvnets_scores_are_torchs(exported: Callable, change: str) -> None:
     same_scores(load_network(path, "deconvnet", recipe), model, 32)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in SIDES if kind != "deconvnet"])
 def test_other_networks_scores_are_torchs(exported: Callable, kind: str) -> None:
     path, model, recipe = exported(kind)
@@ -86,7 +85,6 @@ def same_scores(exported: nn.Module, model: nn.Module, side: int) -> None:
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
 
 
-@pytest.mark.slow
 def test_scores_by_numpy(exported: Callable) -> None:
     """Without torch on either side, the switches of several windows among them."""
     path, model, recipe = exported()
@@ -97,7 +95,6 @@ def test_scores_by_numpy(exported: Callable) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.slow
 def test_what_a_file_says(exported: Callable) -> None:
     path, _, recipe = exported("fcn8s")
     model = onnx.load(path)
@@ -117,7 +114,6 @@ def test_what_a_file_says(exported: Callable) -> None:
     assert b"unpooling.py" not in content and str(Path(__file__).parents[2]).encode() not in content
 
 
-@pytest.mark.slow
 def test_exporting_changes_nothing_of_the_network(tmp_path: Path) -> None:
     recipe, images = recipe_of(), windows(2, 32)
     model = randomised(build_network("deconvnet", recipe), 3)
@@ -204,7 +200,6 @@ class Asking(nn.Module):
         return images if images.sum() > 0 else -images
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("model", "words"), [
     (Drifting(), "not written: onnxruntime's scores are not torch's: largest difference"),
     (Asking(), "torch cannot export this network: "),
@@ -244,7 +239,6 @@ def test_what_a_comparison_measures() -> None:
         "largest difference 0.5, median 1e-06, of scores up to 12.3; 99.91 % of the labels are the same")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("missing", "named"), [(["onnxruntime"], "onnxruntime"),
                                                 (["onnx", "onnxscript"], "onnx and onnxscript")])
 def test_without_the_packages_it_says_what_to_install(tmp_path: Path, missing: list[str], named: str) -> None:

@@ -233,6 +233,7 @@ def test_an_option_that_is_missing_or_out_of_range(name: str, value: str | None,
         make_detector("structured", forest_file)
 
 
+@pytest.mark.slow
 def test_a_model_cut_anywhere_is_refused(forest_file: Path) -> None:
     text, cut_file = forest_file.read_bytes().rstrip(), forest_file.with_name("cut.yml")
     for length in range(len(text)):

@@ -141,6 +141,7 @@ def test_any_program_can_run_them(run: Path, photos: Path) -> None:
     agree(scores[0, :, :70, :90].argmax(0), Segmenter.from_run(run, "fcn8s", device="cpu")(photo).labels)
 
 
+@pytest.mark.slow
 def test_a_file_of_weights(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """With its recipe in it, or without one; with a key changed; and what stages.inspect shows of it."""
     weights, out = trained / "fcn8s" / "network.safetensors", tmp_path / "out"

@@ -233,8 +233,10 @@ def test_infer_tells_of_a_killed_process(monkeypatch: pytest.MonkeyPatch) -> Non
             raise BrokenProcessPool("dense CRF of b: its process was killed")
 
     monkeypatch.setattr(labelling, "CrfPool", Pool)
-    found = labelling._labelled(SimpleNamespace(crf=True, crf_parameters=CrfParameters()), iter([]), 3)
-    assert next(found)[0] == "a"
+    monkeypatch.setattr(labelling.Labelling, "write", lambda *_: None)
+    segmenter = SimpleNamespace(crf=True, crf_parameters=CrfParameters())
+    found = labelling.Labelling(segmenter, None, [], None, False).each([], 3)
+    assert next(found) == "a"
     with pytest.raises(LostWorker, match=r"dense CRF of b: its process was killed: most likely the machine ran out"):
         next(found)
 
