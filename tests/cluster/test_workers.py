@@ -74,6 +74,7 @@ def test_items_of_lost_workers_come_first_but_not_forever() -> None:
         assert queue.take() is lost
     with pytest.raises(LostWorker, match=f"^0: its worker was lost {TRIES} times: most likely the machine ran out of"):
         queue.put_back(lost)
+    assert queue and drawn == [0, 1, 2]  # the next one is at hand, and waits for the one that was lost
     queue.put_back(second)
     assert [queue.take().item for _ in range(3) if queue] == [1, 2, 3] and not queue
 
