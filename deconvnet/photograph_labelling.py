@@ -1,8 +1,9 @@
 """Label maps, overlays, probabilities, labels.json and a report of photographs into a folder, by a Segmenter."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,6 +102,9 @@ class Missing(NamedTuple):
         return str(self.path)
 
 
+Labelled = Generator[tuple[Missing, dict[str, Any]], None, None]  # photographs, with their records for labels.json
+
+
 @dataclass
 class Labelling(Work[Missing, dict[str, Any]]):
     """Writes what is wanted of one photograph; its record for labels.json."""
@@ -125,7 +129,7 @@ class Labelling(Work[Missing, dict[str, Any]]):
         return record_of(missing.path, result)
 
     def each(self, missing: Iterable[Missing], workers: int,
-             leave_out: Callable[[ImageLike, UserError], None]) -> Iterator[tuple[Missing, dict[str, Any]]]:
+             leave_out: Callable[[ImageLike, UserError], None]) -> Labelled:
         """Several of them, in this process, the CRF in others."""
         self.open()
         by_path = {one.path: one for one in missing}
@@ -137,7 +141,7 @@ class Labelling(Work[Missing, dict[str, Any]]):
             raise LostWorker(str(error), "--workers") from None
 
     def by(self, engine: Engine, missing: Iterable[Missing],
-           leave_out: Callable[[ImageLike, UserError], None]) -> Iterator[tuple[Missing, dict[str, Any]]]:
+           leave_out: Callable[[ImageLike, UserError], None]) -> Labelled:
         """The same by an engine."""
         self.prediction.begin()  # its workers write at the same time
         for one, record in engine.map(self, missing):
@@ -165,9 +169,10 @@ def _label(work: Labelling, files: Mapping[str, Path], records: LabelRecords, on
     with progress(total=len(missing), desc=work.prediction.folder.name, unit="image") as bar:
         if missing:
             done = work.by(engine, missing, leave_out) if engine else work.each(missing, workers, leave_out)
-            for one, record in done:
-                records.add(one.image_id, record)
-                bar.update()
+            with closing(done):  # while its engine is connected, whatever happens here
+                for one, record in done:
+                    records.add(one.image_id, record)
+                    bar.update()
     log.info("%d label maps in %s", len(files) - len(refused), work.prediction.folder)
     if refused:
         log.warning("%d of %d images were left out; %s names them", len(refused), len(files), records.path)

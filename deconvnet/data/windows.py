@@ -61,6 +61,7 @@ def best_overlap(boxes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.
 def cut(array: np.ndarray, window: np.ndarray, fill: np.ndarray | int) -> np.ndarray:
     """The crop of an image (H x W x 3) or mask (H x W) in a window; `fill` outside the image.
 
+    array: uint8, float32 or int32; OpenCV pads no bool, and int64 wrongly.
     A window inside the image gives a view of it, which costs nothing.
     """
     x1, y1, x2, y2 = (int(value) for value in window)

@@ -298,6 +298,8 @@ class _Actors:
             return LOST
 
     def end(self) -> None:
-        """Ends the workers at once."""
+        """Ends the workers at once, unless Ray ended them with the connection: it would begin a cluster for that."""
+        if not self.ray.is_initialized():
+            return
         for actor in self.actors.values():
             self.ray.kill(actor)

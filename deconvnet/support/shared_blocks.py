@@ -21,12 +21,16 @@ class SharedBlocks:
     """
 
     def __init__(self, lengths: Sequence[int] | np.ndarray, most_bytes: float) -> None:
-        """lengths: bytes of each block. most_bytes: the first blocks that fit are kept, the others never are."""
+        """lengths: bytes of each block. most_bytes: the first blocks that fit are kept, the others never are.
+
+        torchrun's ranks on a machine, which have a file each, keep an equal share of that, and of the disk.
+        """
         self._ends = np.cumsum(np.asarray(lengths, np.int64))
         self._starts = self._ends - lengths
         self._kept = 0  # how many of the blocks
         if most_bytes:
             most = min(most_bytes, MOST_OF_THE_DISK * shutil.disk_usage(tempfile.gettempdir()).free)
+            most /= int(os.environ.get("LOCAL_WORLD_SIZE", 1))
             self._kept = int(np.searchsorted(self._ends, most, side="right"))
         if self._kept:
             self._file = tempfile.TemporaryFile(buffering=0)

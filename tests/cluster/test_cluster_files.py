@@ -65,10 +65,12 @@ def test_its_variables_are_set_and_its_command_parses(script: str, module: str) 
     lines = joined(FOLDER / f"{script}.sbatch")
     used = {name for line in lines if line[:1] != "#" for name in VARIABLE.findall(line)}
     own = {found[1] for line in lines if (found := re.match(r"(\w+)=", line))}
-    slurm = {"SLURM_JOB_NODELIST", "SLURM_JOB_NUM_NODES", "SLURM_GPUS_ON_NODE", "SLURM_JOB_ID"}
+    slurm = {"SLURM_JOB_NODELIST", "SLURM_JOB_NUM_NODES", "SLURM_GPUS_ON_NODE", "SLURM_JOB_ID",
+             "SLURM_CPUS_PER_TASK"}
     assert used - own <= slurm | {"DECONVNET_RUN", "STAGE", "PHOTOGRAPHS", "LABELLED"}
     (command,) = [line for line in lines if line.startswith("srun ")]
     assert parses(command) == module
+    assert command.startswith('srun --cpus-per-task="$SLURM_CPUS_PER_TASK" ')  # not inherited since Slurm 22.05
 
 
 def test_torchrun_knows_its_options() -> None:
@@ -110,7 +112,11 @@ def test_the_job_for_kubernetes(job: dict[str, Any]) -> None:
 
 
 def test_its_command_parses_and_asks_for_what_the_pods_have(job: dict[str, Any]) -> None:
-    place, _, command = job["spec"]["entrypoint"].partition(" && ")
+    entrypoint = job["spec"]["entrypoint"]
+    # KubeRay puts it as it is in a shell's line, behind `ray job submit ... --`; Ray quotes its words for another one.
+    words = list(shlex.shlex(entrypoint, posix=True, punctuation_chars=True))
+    assert words[:2] == ["bash", "-c"] and len(words) == 3 and not set(entrypoint) & set('"$`\\\n')
+    place, _, command = words[2].partition(" && ")
     assert parses(command) == "stages.infer" and place == "cd /shared"
     (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     has = group["template"]["spec"]["containers"][0]["resources"]["limits"]

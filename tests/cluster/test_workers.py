@@ -9,7 +9,7 @@ import pytest
 
 from deconvnet.support.engines import Engine, LocalEngine, attempt
 from deconvnet.support.errors import LostWorker, UsageError, UserError
-from deconvnet.support.ray_engine import TRIES, Worker, _Queue, connected
+from deconvnet.support.ray_engine import TRIES, Worker, _Actors, _Queue, connected
 from stages import build_proposals, evaluate, infer
 from stages.cli import run_command
 
@@ -77,6 +77,28 @@ def test_items_of_lost_workers_come_first_but_not_forever() -> None:
     assert queue and drawn == [0, 1, 2]  # the next one is at hand, and waits for the one that was lost
     queue.put_back(second)
     assert [queue.take().item for _ in range(3) if queue] == [1, 2, 3] and not queue
+
+
+class FakeRay:
+    """What _Actors.end asks of Ray."""
+
+    def __init__(self, connected: bool) -> None:
+        self.connected, self.killed = connected, list[str]()
+
+    def is_initialized(self) -> bool:
+        return self.connected
+
+    def kill(self, actor: str) -> None:
+        self.killed.append(actor)
+
+
+@pytest.mark.parametrize("is_connected, killed", [(True, ["a", "b"]), (False, [])])
+def test_workers_are_ended_while_there_is_a_connection(is_connected: bool, killed: list[str]) -> None:
+    """ray.kill without one would begin a cluster on this machine."""
+    actors = _Actors.__new__(_Actors)
+    actors.ray, actors.actors = FakeRay(is_connected), {0: "a", 3: "b"}
+    actors.end()
+    assert actors.ray.killed == killed
 
 
 @pytest.mark.parametrize("workers", [0, 2])

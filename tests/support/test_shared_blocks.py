@@ -57,6 +57,17 @@ def test_never_more_than_half_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -
     assert [blocks.get(number) is not None for number in range(3)] == [True, True, False]
 
 
+@pytest.mark.parametrize("most, free", [(26, 1000), (1e3, 52)])
+def test_the_ranks_of_a_machine_share_what_may_be_kept(most: float, free: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of them 26 bytes, of most or of half of what is free: the first two blocks each."""
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("", (), {"free": free})())
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    blocks = SharedBlocks(LENGTHS, most)
+    for number, block in enumerate(BLOCKS):
+        blocks.put(number, block)
+    assert [blocks.get(number) is not None for number in range(3)] == [True, True, False]
+
+
 def test_a_full_disk_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = SharedBlocks(LENGTHS, 1e3)
     blocks.put(0, BLOCKS[0])
