@@ -320,8 +320,10 @@ class Runtime:
     """How the arithmetic is run, not what is computed."""
 
     shapes: ClassVar[tuple[str, ...]] = NOTHING
-    precision: str = key("fp32", "fp32; tf32 (CUDA); bf16: autocast", choices=("fp32", "tf32", "bf16"),
-                         shapes=(SCORES,))
+    precision: str = key(
+        "fp32", "fp32; tf32 (CUDA); bf16: autocast; bf16_decoder: for labelling, bf16 from the first unpooling on, so "
+                "that the switches are fp32's (trainings take it as fp32)",
+        choices=("fp32", "tf32", "bf16", "bf16_decoder"), shapes=(SCORES,))
     channels_last: bool = key(True, "memory layout of the network: channels last are faster on CPU and in bf16")
     compile: bool = key(False, "torch.compile")
 

@@ -36,11 +36,6 @@ def autocast(runtime: Runtime, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=runtime.precision == "bf16")
 
 
-def weights_type(runtime: Runtime) -> torch.dtype:
-    """Of a network that only scores: what autocast would make of its weights for every batch, made once."""
-    return torch.bfloat16 if runtime.precision == "bf16" else torch.float32
-
-
 def keep_freed_memory() -> None:
     """Large maps that are freed stay with this process, for the next ones, as they do on a GPU. Linux (glibc) only.
 

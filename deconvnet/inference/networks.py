@@ -58,11 +58,11 @@ class ImageScorer:
 
     @cached_property
     def opened(self) -> "tuple[nn.Module, torch.device]":
-        """The network as it scores fastest, its batch normalisation folded, on its device. Raises as open() does."""
-        from deconvnet.models.folding import fold_batch_norm
+        """The network as it scores, its batch normalisation folded, on its device. Raises as open() does."""
+        from deconvnet.models.folding import fold_batch_norm, lower_precision
         from deconvnet.models.network_files import load_network
         from deconvnet.models.onnx_files import SUFFIX
-        from deconvnet.runtime import choose_device, prepare, weights_type
+        from deconvnet.runtime import choose_device, prepare
 
         on_cpu = self.weights.suffix == SUFFIX
         if on_cpu and self.device_name not in ("auto", "cpu"):
@@ -70,7 +70,8 @@ class ImageScorer:
                              "leave --device out, or give the safetensors file that it was exported from")
         device = choose_device("cpu" if on_cpu else self.device_name)
         model = fold_batch_norm(load_network(self.weights, self.kind, self.recipe))
-        return prepare(model.to(weights_type(self.recipe.runtime)), self.recipe.runtime, device), device
+        runtime = self.recipe.runtime
+        return prepare(lower_precision(model, runtime.precision), runtime, device), device
 
     def __call__(self, name: str, image: np.ndarray, boxes: Callable[[], np.ndarray]) -> np.ndarray:
         """Scores, float32 C x H x W, of an image, RGB uint8 H x W x 3.

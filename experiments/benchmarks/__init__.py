@@ -24,6 +24,7 @@ BENCHMARKS = {
     "infer": Entry("infer", "photographs to label maps in files, with the networks that come with this"),
     "input": Entry("input", "training windows cut, augmented and batched, on one core"),
     "proposals": Entry("proposals", "edges and EdgeBoxes of photographs"),
+    "labels": Entry("labels", "photographs labelled in each precision: how many pixels are labelled the same"),
     "scoring": Entry("scoring", "windows of an image scored by a DeconvNet of full width"),
     "start": Entry("start", "a command's start, until its --help; until a photograph is labelled"),
     "training": Entry("training", "a training step of a DeconvNet of full width, micro-batch 8"),

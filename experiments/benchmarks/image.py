@@ -14,8 +14,8 @@ from deconvnet.conventions import MEAN_RGB
 from deconvnet.data.windows import cut
 from deconvnet.inference.resizing import resize_picture
 from deconvnet.inference.scoring import score_windows, scoring_windows
-from deconvnet.models.folding import fold_batch_norm
-from deconvnet.runtime import network_input, prepare, weights_type
+from deconvnet.models.folding import fold_batch_norm, lower_precision
+from deconvnet.runtime import network_input, prepare
 from experiments.benchmarks.base import Benchmark, Settings, Variant
 from experiments.benchmarks.photographs import photographs
 from experiments.benchmarks.plain import PlainDeconvNet, maximum_of
@@ -45,7 +45,7 @@ def benchmark(settings: Settings) -> Benchmark:
         def prepared() -> Callable[[], Tensor]:
             model, keys = network(settings)
             keys.runtime.precision, device = precision, torch.device(settings.device)
-            opened = prepare(fold_batch_norm(model).to(weights_type(keys.runtime)), keys.runtime, device)
+            opened = prepare(lower_precision(fold_batch_norm(model), precision), keys.runtime, device)
             return lambda: score_windows(opened, image, windows, keys, device)[None].cpu()
 
         return prepared

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from deconvnet.inference.scoring import forward
 from deconvnet.models.deconvnet import DeconvNet
-from deconvnet.models.folding import fold_batch_norm
+from deconvnet.models.folding import fold_batch_norm, lower_precision
 from deconvnet.recipe import Network, Recipe
-from deconvnet.runtime import network_input, prepare, weights_type
+from deconvnet.runtime import network_input, prepare
 from experiments.benchmarks.base import Benchmark, Settings, Variant, Work
 from experiments.benchmarks.floor import counted
 from experiments.benchmarks.plain import PlainDeconvNet, random_statistics
@@ -73,7 +73,7 @@ def benchmark(settings: Settings) -> Benchmark:
             model, recipe = network(settings)
             recipe.runtime.precision = precision
             pictures, device = windows(settings, recipe.network), torch.device(settings.device)
-            opened = prepare(fold_batch_norm(model).to(weights_type(recipe.runtime)), recipe.runtime, device)
+            opened = prepare(lower_precision(fold_batch_norm(model), precision), recipe.runtime, device)
 
             @torch.inference_mode()
             def call() -> Tensor:
@@ -93,5 +93,6 @@ def benchmark(settings: Settings) -> Benchmark:
     count = len(windows(settings, recipe.network))
     batch = recipe.infer.window_batch
     return Benchmark("windows", count, Variant("plain", plain),
-                     (Variant("default", ours(batch, "fp32")), Variant("bf16", ours(batch, "bf16"), "bf16")),
+                     (Variant("default", ours(batch, "fp32")), Variant("bf16 decoder", ours(batch, "bf16_decoder")),
+                      Variant("bf16", ours(batch, "bf16"), "bf16")),
                      agreement, work)

@@ -81,6 +81,7 @@ def run(*arguments: object) -> int:
 @pytest.mark.slow
 def test_measures_and_records(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(floors, "SIDE", 64)
+    monkeypatch.setattr(floors, "MAPS", (1, 8, 8, 8))
     monkeypatch.setattr(floors, "COPIED", 1 << 20)
     floors.peak_operations.cache_clear()
     kept = tmp_path / "bench.json"

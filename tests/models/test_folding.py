@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from deconvnet.inference.networks import ImageScorer
 from deconvnet.models.build import build_network
-from deconvnet.models.folding import fold_batch_norm
+from deconvnet.models.folding import fold_batch_norm, lower_precision
 from deconvnet.models.network_files import load_network, save_network
 from deconvnet.models.whole_map import FromPixelConvTranspose2d, WholeMapConv2d
 from deconvnet.recipe import Recipe
@@ -75,6 +75,24 @@ def test_bf16_scores_with_weights_of_its_own_type(tmp_path: Path) -> None:
     save_network(randomised(build_network("deconvnet", keys), 3), path, "deconvnet", keys, "measured", {})
     opened, _ = ImageScorer("deconvnet", path, keys, "cpu").opened
     assert {value.dtype for value in opened.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("kind, first", [("deconvnet", "deconv5_1"), ("segnet", "conv5_3_D"), ("fcn8s", None)])
+def test_bf16_decoder_leaves_the_switches(kind: str, first: str | None) -> None:
+    """The layers from the first unpooling on are bf16's, the switches the very same, the scores near."""
+    images = 50 * torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    plain, lowered = (randomised(build_network(kind, recipe()), 3) for _ in range(2))
+    lower_precision(lowered, "bf16_decoder")
+    layers = [name for name, layer in lowered.named_children() if hasattr(layer, "weight")]
+    lower = [name for name in layers if lowered.get_submodule(name).weight.dtype == torch.bfloat16]
+    assert lower == (layers[layers.index(first):] if first else [])
+    seen: list[Tensor] = []
+    for model in (plain, lowered):
+        for block in (1, 5):
+            model.get_submodule(f"pool{block}").register_forward_hook(lambda _, __, out: seen.append(out[1]))
+    with torch.no_grad():
+        near(lowered(images).float(), plain(images), 0.05)
+    assert len(seen) == 4 and torch.equal(seen[0], seen[2]) and torch.equal(seen[1], seen[3])
 
 
 @LAYOUTS
