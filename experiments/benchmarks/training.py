@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from deconvnet.conventions import VOID
 from deconvnet.models.deconvnet import DeconvNet
@@ -71,17 +71,18 @@ def benchmark(settings: Settings) -> Benchmark:
 
         return call
 
-    def ours(precision: str) -> Callable[[], Callable[[], float]]:
+    def ours(precision: str, compiled: bool = False) -> Callable[[], Callable[[], float]]:
         def prepared() -> Callable[[], float]:
             keys, device = replace(recipe.runtime, precision=precision), torch.device(settings.device)
             model = prepare(network(recipe), keys, device)
+            forward: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
             descent = ScheduledSgd(model, replace(recipe.solver, lr=0.0), 1, 1)
             loaded = batch(settings, recipe)
 
             def call() -> float:
                 pictures, labels = to_device(*loaded, keys, device)
                 with autocast(keys, device):
-                    scores = model(pictures)
+                    scores = forward(pictures)
                 loss = pixel_loss(scores, labels)
                 loss.backward()
                 descent.step()
@@ -94,8 +95,10 @@ def benchmark(settings: Settings) -> Benchmark:
     def work() -> Work:
         model, (pictures, _) = network(recipe), batch(settings, recipe)
         with counted() as steps:
-            model(network_input(pictures)).sum().backward()
-        return Work(tuple(steps))
+            model(network_input(pictures[:8])).sum().backward()
+        return Work(tuple(steps) * (count // 8))
 
-    return Benchmark("images", count, Variant("plain", plain),
-                     (Variant("default", ours("fp32")), Variant("bf16", ours("bf16"), "bf16")), agreement, work)
+    variants: tuple[Variant, ...] = (Variant("default", ours("fp32")), Variant("bf16", ours("bf16"), "bf16"))
+    if settings.device != "cpu":
+        variants += (Variant("bf16, compiled", ours("bf16", compiled=True), "bf16"),)
+    return Benchmark("images", count, Variant("plain", plain), variants, agreement, work)

@@ -10,9 +10,9 @@ from torch import nn
 
 from deconvnet.support.errors import UserError
 from experiments import bench
-from experiments.benchmarks import BENCHMARKS, guard, measuring
+from experiments.benchmarks import BENCHMARKS, guard, load, measuring
 from experiments.benchmarks import floor as floors
-from experiments.benchmarks.base import Work
+from experiments.benchmarks.base import Settings, Work
 from experiments.benchmarks.measuring import Measured
 from stages.cli import run_command
 from tests import timed_work
@@ -118,3 +118,11 @@ def test_wrong_use(capsys: pytest.CaptureFixture, arguments: list[str], named: s
 def test_list_names_all(capsys: pytest.CaptureFixture) -> None:
     assert run("--list") == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(BENCHMARKS)
+
+
+@pytest.mark.parametrize("name, wanted", [("scoring", "bf16, 400 a pass"), ("training", "bf16, compiled")])
+def test_a_gpu_is_measured_with_more_at_once(name: str, wanted: str) -> None:
+    """Nothing is made before a way is prepared, so this needs no GPU."""
+    gpu, cpu = (load(name, Settings(quick=True, device=device)) for device in ("cuda", "cpu"))
+    assert wanted in [way.name for way in gpu.variants] and wanted not in [way.name for way in cpu.variants]
+    assert gpu.units == {"scoring": 400, "training": 64}[name] and cpu.units == 8
