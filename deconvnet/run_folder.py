@@ -20,10 +20,9 @@ from deconvnet.run_sources import check_source, find_sources, given_source, requ
 from deconvnet.schemas import DataSet, RunRecord, read_json
 from deconvnet.support.atomic import remove_leftovers, write_json
 from deconvnet.support.errors import UsageError
+from deconvnet.support.installation import PACKAGES
 
 log = logging.getLogger(__name__)
-
-PACKAGES = ("torch", "torchvision", "opencv-contrib-python", "pydensecrf2", "numpy", "scipy", "h5py")
 
 
 class RunFolder:

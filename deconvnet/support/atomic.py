@@ -1,9 +1,12 @@
 """Files are written completely or not at all."""
 
+import hashlib
 import io
 import json
 import os
 import re
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +32,20 @@ def check_name(name: str, what: str, wanted: str) -> None:
                          f"{LONGEST_NAME}")
 
 
-_TEMPORARY = re.compile(r"\..+\.(\d+)\.part(\.\w+)?")  # the names that atomic_write makes
+
+def host_code(name: str) -> str:
+    """A host's name as 8 characters: those of pods are long, and differ in their ends alone."""
+    return hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+
+
+HOST = host_code(socket.gethostname())  # in temporary names: machines that share a folder have the same process ids
+_TEMPORARY = re.compile(r"\..+?(?:\.([0-9a-f]{8}))?\.(\d+)\.part(\.\w+)?")  # temporary_name's; earlier ones had no host
+LONGEST_WRITE = 24 * 3600.0  # seconds: what another machine has not touched for so long is nobody's
+
+
+def temporary_name(path: Path, process: int) -> str:
+    """The name of the file that a process of this machine writes to become `path`."""
+    return f".{path.stem}.{HOST}.{process}.part{path.suffix}"
 
 
 @contextmanager
@@ -41,7 +57,7 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    temporary = path.with_name(temporary_name(path, os.getpid()))
     try:
         yield temporary
         os.replace(temporary, path)
@@ -50,10 +66,23 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes the temporary files that killed processes left in a folder; those of running processes stay."""
+    """Removes the temporary files that killed processes left in a folder; those of running processes stay.
+
+    Whether another machine's process is running is not known here: its files go when they are older than a day.
+    """
     for left in folder.glob(".*.part*"):
-        if (found := _TEMPORARY.fullmatch(left.name)) and not is_running(int(found[1])):
+        if not (found := _TEMPORARY.fullmatch(left.name)):
+            continue
+        gone = not is_running(int(found[2])) if found[1] == HOST else _is_old(left)
+        if gone:
             left.unlink(missing_ok=True)
+
+
+def _is_old(path: Path) -> bool:
+    try:
+        return path.stat().st_mtime < time.time() - LONGEST_WRITE
+    except FileNotFoundError:  # finished, or removed by its machine
+        return False
 
 
 def is_running(process: int) -> bool:

@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ import cv2
 
 from deconvnet.support.engines import Done, Item, Work, attempt
 from deconvnet.support.errors import LostWorker, UsageError, UserError
+from deconvnet.support.installation import difference, installation
 from deconvnet.support.interrupts import SIGNALS, StopRequest
 
 log = logging.getLogger(__name__)
@@ -37,8 +38,13 @@ PATIENCE = 60.0  # seconds without a worker, after which that is said
 class Worker:
     """The work in a process of the cluster."""
 
-    def open(self, work: Work[Any, Any], folder: str) -> UserError | None:
-        """Opens the work, in the folder that the command was called in; the error for which it cannot be opened."""
+    def open(self, work: Work[Any, Any], folder: str, installed: Mapping[str, str]) -> UserError | None:
+        """Opens the work, in the folder that the command was called in; the error for which it cannot be opened.
+
+        installed: the command's installation.
+        """
+        if differs := difference(installation(), installed):
+            return _installed_otherwise(f"{os.uname().nodename} has {differs}")
         try:
             os.chdir(folder)  # so that paths mean here what they mean to the command
         except OSError as error:
@@ -56,6 +62,11 @@ class Worker:
     def run(self, item: Any) -> tuple[Any, list[str]]:
         """An item's result or error, and what was warned of meanwhile."""
         return attempt(self.work, item), self.told.taken()
+
+
+def _installed_otherwise(why: str) -> UserError:
+    return UserError(f"a machine of the cluster cannot do this command's work ({why}): install this project on every "
+                     "machine in the same version, with the same libraries")
 
 
 class _Told(logging.Handler):
@@ -166,7 +177,7 @@ class RayEngine:
                     if not actors.running and (stop.asked or not queue):
                         return
                     for pending, result in actors.finished():
-                        if result is LOST:
+                        if isinstance(result, Lost):
                             queue.put_back(pending)
                         else:
                             yield pending.item, result
@@ -182,7 +193,11 @@ class _Pending:
     losses: int = 0
 
 
-LOST = object()  # in place of a result
+@dataclass(frozen=True)
+class Lost:
+    """In place of a result. why: what Ray tells of it."""
+
+    why: str
 
 
 class _Queue:
@@ -232,7 +247,7 @@ class _Actors:
         """Asks for a worker, wherever there is room, and for its work to be opened there."""
         number = next(self._numbers)
         self.actors[number] = self.kind.remote()
-        self.opening[self.actors[number].open.remote(self.work, os.getcwd())] = number, losses
+        self.opening[self.actors[number].open.remote(self.work, os.getcwd(), installation())] = number, losses
 
     def _replace(self, number: int, losses: int) -> None:
         self.ray.kill(self.actors.pop(number))  # it may live, on a machine that cannot be reached
@@ -249,7 +264,7 @@ class _Actors:
         self.running[self.actors[number].run.remote(pending.item)] = number, pending
 
     def finished(self) -> Iterator[tuple[_Pending, Any]]:
-        """What has come back within a second: items with their results or errors, or LOST."""
+        """What has come back within a second: items with their results or errors, or Lost."""
         done, _ = self.ray.wait([*self.running, *self.opening], timeout=1.0)
         if done or self.ready:
             self._heard = time.monotonic()
@@ -267,9 +282,9 @@ class _Actors:
     def _opened(self, ref: Any) -> None:
         number, losses = self.opening.pop(ref)
         error = self._answer(ref)
-        if error is LOST and losses + 1 == TRIES:
-            raise LostWorker(f"a worker was lost {TRIES} times while it started", "--workers")
-        if error is LOST:
+        if isinstance(error, Lost) and losses + 1 == TRIES:
+            raise LostWorker(f"a worker was lost {TRIES} times while it started ({error.why})", "--workers")
+        if isinstance(error, Lost):
             self._replace(number, losses + 1)
         elif error:
             raise error
@@ -278,24 +293,32 @@ class _Actors:
 
     def _result(self, ref: Any, number: int) -> Any:
         answer = self._answer(ref)
-        if answer is LOST:
+        if isinstance(answer, Lost):
             if number in self.ready:
                 self.ready.remove(number)
                 self._replace(number, losses=0)
-            return LOST
+            return answer
         result, told = answer
         for line in told:
             log.warning("%s", line)
         return result
 
     def _answer(self, ref: Any) -> Any:
-        """What a worker answered; LOST for its process, its machine, or what it left in that machine's memory."""
+        """What a worker answered; Lost for its process, its machine, or what it left in that machine's memory.
+
+        Raises UserError where the worker, or what it is sent, cannot be imported there.
+        """
+        errors = self.ray.exceptions
         try:
             return self.ray.get(ref)
-        except self.ray.exceptions.RayTaskError as failure:  # a fault of the program
-            raise failure.cause from failure
-        except self.ray.exceptions.RayError:
-            return LOST
+        except errors.RayTaskError as failure:
+            if isinstance(failure.cause, errors.RaySystemError):  # what it was sent
+                raise _installed_otherwise(_last_line(failure.cause)) from None
+            raise failure.cause from failure  # a fault of the program
+        except errors.RayError as failure:
+            if getattr(failure, "actor_init_failed", False):  # Worker itself, whose making does nothing
+                raise _installed_otherwise(_last_line(failure)) from None
+            return Lost(" ".join(str(failure).split())[:300])
 
     def end(self) -> None:
         """Ends the workers at once, unless Ray ended them with the connection: it would begin a cluster for that."""
@@ -303,3 +326,8 @@ class _Actors:
             return
         for actor in self.actors.values():
             self.ray.kill(actor)
+
+
+def _last_line(error: Exception) -> str:
+    """Of the traceback that Ray's errors hold as text: the error itself."""
+    return str(error).strip().splitlines()[-1]

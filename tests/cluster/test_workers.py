@@ -1,15 +1,18 @@
 """What a worker, the queue and the connection of the Ray engine do by themselves; no cluster is started."""
 
 import os
+import shutil
 import socket
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from deconvnet.support.engines import Engine, LocalEngine, attempt
 from deconvnet.support.errors import LostWorker, UsageError, UserError
-from deconvnet.support.ray_engine import TRIES, Worker, _Actors, _Queue, connected
+from deconvnet.support.installation import OURS, ROOT, code_hash, difference, installation
+from deconvnet.support.ray_engine import TRIES, Lost, Worker, _Actors, _Queue, connected
 from stages import build_proposals, evaluate, infer
 from stages.cli import run_command
 
@@ -48,7 +51,7 @@ def here():
 
 def test_a_worker_does_its_work_where_the_command_was_called(here: None, tmp_path: Path) -> None:
     worker, work = Worker(), Doubles()
-    assert worker.open(work, str(tmp_path)) is None and work.opened == 1 and Path.cwd() == tmp_path
+    assert worker.open(work, str(tmp_path), installation()) is None and work.opened == 1 and Path.cwd() == tmp_path
     assert worker.run(3) == (6, []) and worker.run(0) == (0, ["nothing to double"]) and worker.run(4) == (8, [])
     result, _ = worker.run(-1)
     assert isinstance(result, UserError) and str(result) == "-1: negative"
@@ -56,9 +59,9 @@ def test_a_worker_does_its_work_where_the_command_was_called(here: None, tmp_pat
 
 def test_what_cannot_be_opened_is_told(here: None, tmp_path: Path) -> None:
     worker = Worker()
-    gone = worker.open(Doubles(), str(tmp_path / "gone"))
+    gone = worker.open(Doubles(), str(tmp_path / "gone"), installation())
     assert isinstance(gone, UserError) and "gone: not there on the cluster's machine" in str(gone)
-    wrong = worker.open(Doubles("no network of this recipe"), str(tmp_path))
+    wrong = worker.open(Doubles("no network of this recipe"), str(tmp_path), installation())
     assert isinstance(wrong, UserError) and str(wrong) == "no network of this recipe"
 
 
@@ -77,6 +80,54 @@ def test_items_of_lost_workers_come_first_but_not_forever() -> None:
     assert queue and drawn == [0, 1, 2]  # the next one is at hand, and waits for the one that was lost
     queue.put_back(second)
     assert [queue.take().item for _ in range(3) if queue] == [1, 2, 3] and not queue
+
+
+def test_a_worker_of_another_installation_is_refused(here: None, tmp_path: Path) -> None:
+    work = Doubles()
+    refused = Worker().open(work, str(tmp_path), installation() | {"numpy": "0.1", "caffe": "1.0"})
+    assert isinstance(refused, UserError) and work.opened == 0
+    assert f"has numpy {np.__version__}, not 0.1, caffe missing, not 1.0): install this project" in str(refused)
+    assert difference(installation(), installation()) == ""
+
+
+def test_code_is_told_apart_by_its_content_wherever_it_is_installed(tmp_path: Path) -> None:
+    for name in OURS:
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    assert code_hash(tmp_path) == installation()["this project's code"]
+    with (tmp_path / "crf/dense.py").open("a") as file:
+        file.write("#")
+    assert code_hash(tmp_path) != code_hash(ROOT)
+
+
+def answer(error: Exception) -> object:
+    """What _Actors makes of an error that Ray raises for what was awaited."""
+    ray = pytest.importorskip("ray")
+
+    class Raises:
+        exceptions = ray.exceptions
+
+        def get(self, _: object) -> None:
+            raise error
+
+    actors = _Actors.__new__(_Actors)
+    actors.ray = Raises()
+    return actors._answer("awaited")
+
+
+def test_an_installation_that_lacks_the_project_is_no_lack_of_memory() -> None:
+    """Texts as Ray 2.60 gives them: where the worker's class, and where the work cannot be imported."""
+    exceptions = pytest.importorskip("ray.exceptions")
+    told = r"\(ModuleNotFoundError: No module named 'deconvnet'\): install this project on every machine in the same"
+    died = exceptions.RayActorError("a", "The actor died because of an error raised in its creation task, ...\n\n"
+                                    "ModuleNotFoundError: No module named 'deconvnet'", actor_init_failed=True)
+    unread = exceptions.RaySystemError("System error: No module named 'deconvnet'",
+                                       "Traceback ...\nModuleNotFoundError: No module named 'deconvnet'\n")
+    for error in (died, exceptions.RayTaskError("open", "Traceback", unread, "worker", 1, "127.0.0.1")):
+        with pytest.raises(UserError, match=told):
+            answer(error)
+    assert answer(exceptions.RayActorError("a", "The actor died\n\tat once")) == Lost("The actor died at once")
+    with pytest.raises(ZeroDivisionError):
+        answer(exceptions.RayTaskError("run", "Traceback", ZeroDivisionError(), "worker", 1, "127.0.0.1"))
 
 
 class FakeRay:
@@ -123,7 +174,6 @@ def test_each_command_takes_the_engine(module) -> None:
 @pytest.fixture
 def labelled(tmp_path: Path) -> list[object]:
     """What stages.evaluate needs to get as far as its engine: a split of one image, and its label map."""
-    import numpy as np
     from PIL import Image
 
     from deconvnet.data.palette import write_label_png

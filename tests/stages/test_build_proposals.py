@@ -22,6 +22,7 @@ from deconvnet.data.synthetic import generate
 from deconvnet.data.voc import VocFolder
 from deconvnet.recipe_files import load_recipe
 from deconvnet.run_folder import RunFolder
+from deconvnet.support.atomic import temporary_name
 from deconvnet.support.errors import UserError
 from proposals.build import build_windows
 from proposals.edge_boxes import propose
@@ -213,7 +214,7 @@ def test_what_a_killed_writer_left_disturbs_nobody(whole: Path, voc_root: Path, 
     """SIGKILL while the file is put together leaves half a file of another name."""
     run = tmp_path / "run"
     shutil.copytree(whole, run)
-    (run / "proposals" / ".train.999999999.part.h5").write_bytes(b"half")
+    (run / "proposals" / temporary_name(Path("train.h5"), 999999999)).write_bytes(b"half")
     (run / "proposals" / "val.h5").unlink()
     result = build(run, *SETTINGS, "--voc-root", voc_root, "--materialize")
     assert result.returncode == 0, result.stderr

@@ -15,6 +15,7 @@ from deconvnet.recipe_files import load_recipe, save_recipe
 from deconvnet.run_folder import open_run
 from deconvnet.segmenter import Segmenter
 from deconvnet.support import locks
+from deconvnet.support.atomic import temporary_name
 from deconvnet.support.errors import UserError
 from deconvnet.support.locks import held
 from stages import bn_statistics, build_proposals, evaluate, infer, train
@@ -23,7 +24,7 @@ from stages.cli import run_command
 from tests.support.test_locks import holder
 
 KEYS = ["network.width=0.0625", "fcn.width=0.03125", "fcn.staged=true", "proposals.count=20"]
-LEFT = ".2007_000033.999999999.part.h5"
+LEFT = temporary_name(Path("2007_000033.h5"), 999999999)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,17 @@ import h5py
 import numpy as np
 import pytest
 
-from deconvnet.support.atomic import atomic_hdf5, atomic_write, remove_leftovers, write_json, write_text
+from deconvnet.support.atomic import (
+    HOST,
+    LONGEST_NAME,
+    atomic_hdf5,
+    atomic_write,
+    host_code,
+    remove_leftovers,
+    temporary_name,
+    write_json,
+    write_text,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITER = """
@@ -62,14 +73,28 @@ def test_hdf5_files_come_back(tmp_path: Path) -> None:
 
 
 def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    gone = [".last.999999999.part.pt", ".2007_000033.x.999999999.part.h5", ".LICENCE.999999999.part"]
-    others = [f".last.{os.getpid()}.part.pt", ".last.part.pt", ".last.x.part.pt", "last.pt", "a.999999999.part.pt",
+    gone = [temporary_name(Path(name), 999999999) for name in ("last.pt", "2007_000033.x.h5", "LICENCE", "deadbeef.h5")]
+    running = temporary_name(Path("last.pt"), os.getpid())
+    elsewhere = [".last.0123abcd.999999999.part.pt", ".LICENCE.0123abcd.999999999.part"]  # by another machine
+    before = [".last.999999999.part.pt", ".deadbeef.999999999.part.h5"]  # by versions that did not name the machine
+    others = [running, *elsewhere, *before, ".last.part.pt", ".last.x.part.pt", "last.pt", "a.999999999.part.pt",
               ".VOC2012.part", ".hidden"]
     for name in [*gone, *others]:
         (tmp_path / name).touch()
     remove_leftovers(tmp_path)
     remove_leftovers(tmp_path / "no folder")
     assert sorted(os.listdir(tmp_path)) == sorted(others)
+    for name in others:
+        os.utime(tmp_path / name, (1e9, 1e9))  # years ago
+    remove_leftovers(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted({*others} - {*elsewhere, *before})
+
+
+def test_temporary_names_fit_a_file_system_and_tell_machines_apart() -> None:
+    pod = "deconvnet-label-raycluster-5x2kq-gpus-worker-"
+    assert host_code(pod + "8fz7k") != host_code(pod + "8fz7m") and HOST == host_code(socket.gethostname())
+    name = temporary_name(Path(LONGEST_NAME * "x" + ".safetensors"), 1 << 22)  # Linux's largest process id
+    assert len(name) <= 255 and HOST in name
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

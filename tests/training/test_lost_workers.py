@@ -20,6 +20,7 @@ from crf.pool import CrfPool
 from deconvnet import labelling
 from deconvnet.data.examples import WindowCrops
 from deconvnet.data.row_files import Rows
+from deconvnet.support.atomic import temporary_name
 from deconvnet.support.errors import LostWorker, UserError
 from deconvnet.support.interrupts import Interruptible
 from deconvnet.support.workers import WorkerPool
@@ -64,7 +65,7 @@ def whole(tmp_path: Path, windows: Rows, monkeypatch: pytest.MonkeyPatch) -> Tra
     monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.1,))
     training = a_training(tmp_path / "whole", windows)
     training.folder.mkdir()
-    left = training.folder / ".best.999999999.part.pt"  # by a killed one
+    left = training.folder / temporary_name(Path("best.pt"), 999999999)  # by a killed one
     left.touch()
     training.run()
     assert not left.exists()
