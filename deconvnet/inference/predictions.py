@@ -10,7 +10,7 @@ import numpy as np
 
 from deconvnet.data.palette import label_png_made_of, write_label_png
 from deconvnet.evaluation.scoring import SCORE_FILES
-from deconvnet.recipe import CRF_LABELS, ENSEMBLE_LABELS, Recipe, shaping
+from deconvnet.recipe import CRF_LABELS, ENSEMBLE_LABELS, Recipe, shaping, with_added_keys
 from deconvnet.schemas import PredictionRecord, read_json
 from deconvnet.support.atomic import atomic_write, remove_leftovers, write_json
 from deconvnet.support.errors import UsageError, UserError
@@ -40,7 +40,8 @@ class Prediction:
         self.folder, self.marker = folder, folder / "settings.json"
         self.record = {"settings": settings, **record}
         found = read_json(self.marker, PredictionRecord).settings if self.marker.exists() else None
-        made = found.model_dump() if found else None
+        added = {name: value for name, value in with_added_keys({}).items() if name in settings}
+        made = {**added, **found.model_dump()} if found else None  # an older one lacks the keys added since
         self.stale = made != settings and (made is not None or any(folder.glob("*.png")))
         if self.stale and not replace_others:
             raise UsageError(f"{folder}: holds label maps that were made with other settings, of other images perhaps: "

@@ -34,6 +34,7 @@ from deconvnet.recipe import (
 )
 from deconvnet.recipe_files import load_recipe
 from deconvnet.run_folder import RunFolder, free_keys
+from deconvnet.support.atomic import write_json
 from deconvnet.support.errors import UserError
 from deconvnet.training.checkpoint import load_checkpoint, save_checkpoint
 from proposals.build import ProposalWork, build_proposals, build_windows
@@ -144,6 +145,19 @@ def test_what_names_score_maps(kind: str, telling: set[str], scores_name: Any) -
 # Label maps: how many networks' scores they are made of, and whether the CRF's.
 LABELS = {"labels": (1, False), "CRF labels": (1, True), "ensemble's labels": (2, False),
           "ensemble's CRF labels": (2, True)}
+def test_label_maps_from_before_the_crf_left_classes_out_are_kept_by_their_run(tmp_path: Path) -> None:
+    """Their settings.json lacks the key; the run that they are of is read with all classes, as they were made."""
+    before, now = (load_recipe("tiny", [f"crf.least_probability={least}"]) for least in (0, 0.1))
+    kept, others = (prediction_settings(recipe, "deconvnet-max-crf", "val", ["scores"], crf=True)
+                    for recipe in (before, now))
+    older = {name: value for name, value in kept.items() if name != "crf.least_probability"}
+    assert len(older) == len(kept) - 1
+    write_json(tmp_path / "settings.json", {"settings": older})
+    assert not Prediction(tmp_path, kept, {}, False).stale
+    with pytest.raises(UserError, match="made with other settings"):
+        Prediction(tmp_path, others, {}, False)
+
+
 # What each thing that a key may shape makes stale, by hand.
 STALE = {
     PROPOSALS: {"proposals", "checkpoint", "deconvnet", *LABELS},
