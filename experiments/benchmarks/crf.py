@@ -5,6 +5,7 @@ The baseline is what a reader of the paper would write: one process, all classes
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from multiprocessing.util import Finalize
 
 import numpy as np
 
@@ -48,6 +49,7 @@ def benchmark(settings: Settings) -> Benchmark:
     def pool() -> Callable[[], list[np.ndarray]]:
         waiting = jobs(settings)
         processes = CrfPool(ours, default_workers(), WorkerPool)
+        Finalize(None, processes.__exit__, exitpriority=100)  # before multiprocessing closes its queues, or it hangs
         return lambda: [labels for _, labels in processes.map(iter(waiting))]
 
     count = len(photographs(settings, 4 if settings.quick else 12))

@@ -7,6 +7,7 @@ one process, the CRF after the networks, with all classes.
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from multiprocessing.util import Finalize
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -69,6 +70,7 @@ def benchmark(settings: Settings) -> Benchmark:
         def prepared() -> Callable[[], list[np.ndarray]]:
             segmenter = Segmenter.from_pretrained(device=settings.device, set=keys).load()
             pool = Kept(default_workers())
+            Finalize(None, pool.end, exitpriority=100)  # before multiprocessing closes its queues, or it hangs
 
             def call() -> list[np.ndarray]:
                 labels: list[np.ndarray] = []
@@ -90,7 +92,11 @@ class Kept(WorkerPool):
     """A pool whose processes stay for the next call: a split has thousands of images for each start of them."""
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Python ends them with this process."""
+        """The labelling is over, not the measurement."""
+
+    def end(self) -> None:
+        """Ends the processes."""
+        super().shutdown()
 
 
 def _crf(recipe: Recipe) -> CrfParameters:
