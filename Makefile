@@ -35,7 +35,7 @@ test: lint
 
 check: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
-	$(BIN)/python -m experiments.bench --quick --guard
+	$(BIN)/python -m experiments.bench --quick --guard --only aggregation,scoring
 
 test-long: .venv/installed
 	$(BIN)/python -m pytest -m long
