@@ -46,10 +46,17 @@ def main(options: argparse.Namespace) -> None:
         if options.guard:
             slow += fallen(name, measured, least_ratios())
     if options.json:
-        command = "python -m experiments.bench " + " ".join(sys.argv[1:])
-        write_json(options.json, {"command": command, **provenance(), **machine(), "benchmarks": found})
+        write_json(options.json, {"command": command(options), **provenance(), **machine(), "benchmarks": found})
     if slow:
         raise UserError("; ".join(slow))
+
+
+def command(options: argparse.Namespace) -> str:
+    """What measures the same, wherever its record goes."""
+    words = {"--only": options.only, "--repeats": options.repeats, "--voc-root": options.voc_root}
+    words |= {"--device": options.device if options.device != "cpu" else None}
+    given = [f"{name} {value}" for name, value in words.items() if value is not None]
+    return " ".join(["python -m experiments.bench", *given, *(["--quick"] if options.quick else [])])
 
 
 def record(benchmark: Benchmark, measured: "list[Measured]", settings: Settings) -> dict[str, Any]:

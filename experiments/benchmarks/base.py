@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deconvnet.recipe import Recipe
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -15,12 +17,20 @@ class Settings:
     voc_root: Path | None = None  # whose val's photographs are measured on; None: generated ones
 
 
+def shaped(settings: Settings) -> Recipe:
+    """The paper's recipe; a narrow network for small windows if quick."""
+    recipe = Recipe()
+    if settings.quick:
+        recipe.network.width, recipe.network.input = 0.125, 64
+    return recipe
+
+
 @dataclass(frozen=True)
 class Variant:
     """One way to do the work.
 
     prepare: makes everything that is not to be timed (networks, images), and returns what is: a call of no arguments,
-    whose result the measurement's `agreement` compares. precision: fp32, bf16 or int8: which of the machine's peaks
+    whose result the measurement's `agreement` compares. precision: fp32 or bf16: which of the machine's peaks
     its floor is taken from.
     """
 
@@ -33,7 +43,7 @@ class Variant:
 class Work:
     """What a call cannot do without: (floating-point operations, bytes) of each of its steps, one after the other.
 
-    Bytes are those of fp32; in bf16 and int8 they are a half and a quarter.
+    Bytes are those of fp32; in bf16 they are half as many.
     """
 
     steps: tuple[tuple[float, float], ...]
@@ -50,7 +60,7 @@ class Benchmark:
 
     units: how many a call does, of `unit`: "windows", "images". variants: the first is the default path.
     agreement: of the baseline's result and a variant's, by name: "largest difference", "same labels". work: what a call
-    of the baseline computes, for the floor.
+    cannot do without, for the floor.
     """
 
     unit: str

@@ -25,8 +25,13 @@ Job = tuple[str, np.ndarray, np.ndarray]
 def jobs(settings: Settings) -> list[Job]:
     """Name, photograph and probabilities of each."""
     segmenter = Segmenter.from_run(PRETRAINED, model="fcn8s", device="cpu")
-    images = photographs(settings, 4 if settings.quick else 12)
-    return [(str(number), image, segmenter(image).probabilities) for number, image in enumerate(images)]
+    return [(str(number), image, segmenter(image).probabilities)
+            for number, image in enumerate(photographs(settings, count(settings)))]
+
+
+def count(settings: Settings) -> int:
+    """How many photographs a call does."""
+    return 4 if settings.quick else 12
 
 
 def agreement(expected: list[np.ndarray], found: list[np.ndarray]) -> Mapping[str, float]:
@@ -52,7 +57,6 @@ def benchmark(settings: Settings) -> Benchmark:
         Finalize(None, processes.__exit__, exitpriority=100)  # before multiprocessing closes its queues, or it hangs
         return lambda: [labels for _, labels in processes.map(iter(waiting))]
 
-    count = len(photographs(settings, 4 if settings.quick else 12))
     everything = CrfParameters(**{**asdict(ours), "least_probability": 0.0})
-    return Benchmark("images", count, Variant("plain", here(everything)),
+    return Benchmark("images", count(settings), Variant("plain", here(everything)),
                      (Variant("default", pool), Variant("one process", here(ours))), agreement)

@@ -22,7 +22,7 @@ from experiments.benchmarks.base import Work
 SIDE = 4096  # of the matrices
 MAPS = (16, 512, 56, 56)  # of the convolution
 COPIED = 1 << 28  # bytes
-BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
+BYTES = {"fp32": 4, "bf16": 2}
 
 
 @cache
@@ -31,9 +31,6 @@ def peak_operations(precision: str, device: str) -> float:
 
     On AMD's processors torch's float32 matrix product, MKL's, reaches half the speed of its convolutions, oneDNN's.
     """
-    if precision == "int8":
-        left = torch.ones(SIDE, SIDE, dtype=torch.int8, device=device)
-        return 2 * SIDE**3 / _best(lambda: torch._int_mm(left, left))
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     matrix = torch.ones(SIDE, SIDE, dtype=kind, device=device)
     maps = torch.ones(*MAPS, dtype=kind, device=device).to(memory_format=torch.channels_last)

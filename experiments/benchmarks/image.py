@@ -16,7 +16,7 @@ from deconvnet.inference.resizing import resize_picture
 from deconvnet.inference.scoring import score_windows, scoring_windows
 from deconvnet.models.folding import fold_batch_norm, lower_precision
 from deconvnet.runtime import network_input, prepare
-from experiments.benchmarks.base import Benchmark, Settings, Variant
+from experiments.benchmarks.base import Benchmark, Settings, Variant, shaped
 from experiments.benchmarks.photographs import photographs
 from experiments.benchmarks.plain import PlainDeconvNet, maximum_of
 from experiments.benchmarks.scoring import agreement, network
@@ -26,7 +26,7 @@ from proposals.build import ProposalWork
 def benchmark(settings: Settings) -> Benchmark:
     """The measurement."""
     image = photographs(settings, 1)[0]
-    recipe = network(settings)[1]
+    recipe = shaped(settings)
     windows = scoring_windows(ProposalWork(None, recipe, None).propose(image)[0], recipe)
 
     def plain() -> Callable[[], Tensor]:

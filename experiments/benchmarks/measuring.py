@@ -6,6 +6,7 @@ becomes slower meanwhile does so for both; a ratio is that of two calls of the s
 """
 
 import multiprocessing
+import os
 import timeit
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ import numpy as np
 from deconvnet.support.errors import UserError
 from experiments.benchmarks.base import Benchmark, Variant
 
-MEMORY = Path("/proc/self")  # Linux
+PROCESSES = Path("/proc")  # Linux
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Measured:
     seconds: list[float]
     ratios: list[float]
     agreement: Mapping[str, float] = field(default_factory=dict)
-    memory: float | None = None  # bytes that its first call took at most, above those held before; None but on Linux
+    memory: float | None = None  # bytes that its first call took at most, see _first; None but on Linux
 
     @property
     def rate(self) -> float:
@@ -118,25 +119,40 @@ class Way:
 def _serve(make: Callable[[], Benchmark], name: str, pipe: Any) -> None:
     benchmark = make()
     way = next(one for one in (benchmark.baseline, *benchmark.variants) if one.name == name)
-    call = way.prepare()
-    answers: dict[str, Callable[[], Any]] = {"first": partial(_first, call), "seconds": partial(_seconds, call)}
+    answers: dict[str, Callable[[], Any]] = {}
     while True:
         try:
             asked = pipe.recv()
         except (EOFError, KeyboardInterrupt):
             return
         try:
+            if not answers:
+                call = way.prepare()
+                answers = {"first": partial(_first, call), "seconds": partial(_seconds, call)}
             pipe.send((answers[asked](), ""))
         except Exception as error:  # it is told where the others are
             pipe.send((None, f"{type(error).__name__}: {error}"))
 
 
 def _first(call: Callable[[], Any]) -> tuple[Any, float | None]:
-    if not (MEMORY / "clear_refs").exists():
+    """Its result, and the bytes that it took at most: above those held before, in this process and in those that it
+    has started and that are there at its end (a pool's begin with it; each peak counts, whenever it was).
+    """
+    if not (PROCESSES / "self" / "clear_refs").exists():
         return call(), None
-    (MEMORY / "clear_refs").write_text("5")  # the peak begins anew
-    before = _status("VmRSS")
-    return call(), _status("VmHWM") - before
+    before = {}
+    for process in _family(os.getpid()):
+        (process / "clear_refs").write_text("5")  # the peak begins anew
+        before[process] = _status(process, "VmRSS")
+    result = call()
+    return result, sum(_status(process, "VmHWM") - before.get(process, 0) for process in _family(os.getpid()))
+
+
+def _family(number: int) -> list[Path]:
+    """The folders in /proc of a process and of those that it and its own have started."""
+    own = PROCESSES / str(number)
+    children = [int(one) for path in own.glob("task/*/children") for one in path.read_text().split()]
+    return [own, *(path for child in children for path in _family(child))]
 
 
 def _seconds(call: Callable[[], Any]) -> float:
@@ -145,6 +161,6 @@ def _seconds(call: Callable[[], Any]) -> float:
     return timeit.Timer(call, timer=timer).timeit(1)
 
 
-def _status(name: str) -> float:
-    lines = dict(line.split(":", 1) for line in (MEMORY / "status").read_text().splitlines())
+def _status(process: Path, name: str) -> float:
+    lines = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
     return float(lines[name].split()[0]) * 1024

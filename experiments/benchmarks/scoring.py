@@ -17,16 +17,14 @@ from deconvnet.models.deconvnet import DeconvNet
 from deconvnet.models.folding import fold_batch_norm, lower_precision
 from deconvnet.recipe import Network, Recipe
 from deconvnet.runtime import network_input, prepare
-from experiments.benchmarks.base import Benchmark, Settings, Variant, Work
+from experiments.benchmarks.base import Benchmark, Settings, Variant, Work, shaped
 from experiments.benchmarks.floor import counted
 from experiments.benchmarks.plain import PlainDeconvNet, random_statistics
 
 
 def network(settings: Settings) -> tuple[DeconvNet, Recipe]:
     """A DeconvNet with random weights and BN statistics that are not 0 and 1, in evaluation mode, and its recipe."""
-    recipe = Recipe()
-    if settings.quick:
-        recipe = replace(recipe, network=replace(recipe.network, width=0.125, input=64))
+    recipe = shaped(settings)
     model = DeconvNet(replace(recipe.network, conv_std=0.0, deconv_std=0.0), len(recipe.data.classes))
     model.initialise(torch.Generator().manual_seed(0))
     random_statistics(model)
@@ -88,10 +86,13 @@ def benchmark(settings: Settings) -> Benchmark:
         return prepared
 
     def work() -> Work:
-        model, recipe = network(settings)
+        recipe = shaped(settings)
+        with torch.device("meta"):  # shapes alone; all windows in one pass, which reads the weights once
+            model = DeconvNet(recipe.network, len(recipe.data.classes)).eval()
+            pictures = torch.zeros(count, 3, recipe.network.input, recipe.network.input)
         with torch.no_grad(), counted() as steps:
-            model(windows(settings, recipe.network)[:1])
-        return Work(tuple(steps) * count)
+            model(pictures)
+        return Work(tuple(steps))
 
     count = windows_of(settings)
     batch = Recipe().infer.window_batch if settings.device == "cpu" else 50

@@ -16,17 +16,9 @@ from deconvnet.recipe import Recipe
 from deconvnet.runtime import autocast, network_input, prepare, to_device
 from deconvnet.training.solver import ScheduledSgd
 from deconvnet.training.trainer import pixel_loss
-from experiments.benchmarks.base import Benchmark, Settings, Variant, Work
+from experiments.benchmarks.base import Benchmark, Settings, Variant, Work, shaped
 from experiments.benchmarks.floor import counted
 from experiments.benchmarks.plain import PlainDeconvNet
-
-
-def shaped(settings: Settings) -> Recipe:
-    """The paper's recipe; a narrow network if quick."""
-    recipe = Recipe()
-    if settings.quick:
-        recipe = replace(recipe, network=replace(recipe.network, width=0.125, input=64))
-    return recipe
 
 
 def network(recipe: Recipe) -> DeconvNet:
@@ -58,7 +50,7 @@ def benchmark(settings: Settings) -> Benchmark:
 
     def plain() -> Callable[[], float]:
         model = PlainDeconvNet(network(recipe)).to(settings.device)
-        descent = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4, foreach=False)
+        descent = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9, weight_decay=5e-4)
         pictures, labels = batch(settings, recipe)
 
         def call() -> float:
@@ -93,10 +85,12 @@ def benchmark(settings: Settings) -> Benchmark:
         return prepared
 
     def work() -> Work:
-        model, (pictures, _) = network(recipe), batch(settings, recipe)
+        with torch.device("meta"):  # shapes alone
+            model = DeconvNet(recipe.network, len(recipe.data.classes)).train()
+            pictures = torch.zeros(count, 3, recipe.network.input, recipe.network.input)
         with counted() as steps:
-            model(network_input(pictures[:8])).sum().backward()
-        return Work(tuple(steps) * (count // 8))
+            model(pictures).sum().backward()
+        return Work(tuple(steps))
 
     variants: tuple[Variant, ...] = (Variant("default", ours("fp32")), Variant("bf16", ours("bf16"), "bf16"))
     if settings.device != "cpu":

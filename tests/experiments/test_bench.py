@@ -1,6 +1,8 @@
 """experiments.bench: ratios, memory and floor against known ones; the guard; every entry runs, and agrees."""
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -45,6 +47,39 @@ def test_statistics() -> None:
     one = Measured("one", "fp32", 12, seconds=[1.0, 4.0, 2.0], ratios=[1.0, 2.0, 5.0])
     assert (one.rate, one.ratio) == (6, 2)
     assert measuring.spread([0, 1, 2, 3, 4]) == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux only")
+def test_memory_is_that_of_the_processes_it_starts_too() -> None:
+    """A pool's, say; and theirs."""
+    started = []
+
+    def call() -> None:
+        script = "import sys; held = b'x' * (64 << 20); print(flush=True); sys.stdin.read()"
+        started.append(subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        started[0].stdout.readline()
+
+    try:
+        _, found = measuring._first(call)
+    finally:
+        started[0].communicate()
+    assert 64 << 20 < found < 100 << 20
+
+
+def test_the_command_measures_the_same_and_names_no_place_of_its_record() -> None:
+    words = ["--only", "crf,image", "--repeats", "2", "--voc-root", "voc", "--quick"]
+    told = bench.command(bench.parse().parse_args([*words, "--json", "/tmp/one/bench.json", "--guard"]))
+    assert told.split() == ["python", "-m", "experiments.bench", *words]
+    assert bench.command(bench.parse().parse_args(["--device", "cuda"])).split()[3:] == [
+        "--repeats", "5", "--device", "cuda"]
+
+
+def test_the_floor_of_scoring_reads_weights_once_for_all_windows() -> None:
+    """Of 8 windows of 64 x 64, an eighth of the width: conv1_1 (3 to 8 channels) and fc6 (64 x 2 x 2 to 512)."""
+    steps = load("scoring", Settings(quick=True)).work().steps
+    assert len(steps) == 30
+    assert steps[0] == (2 * 8 * 64 * 64 * 8 * 3 * 9, 4 * (8 * 3 * 64 * 64 + 8 * 3 * 9 + 8 + 8 * 8 * 64 * 64))
+    assert steps[13] == (2 * 8 * 256 * 512, 4 * (8 * 256 + 256 * 512 + 512 + 8 * 512))
 
 
 def test_operations_and_bytes_of_a_convolution() -> None:
