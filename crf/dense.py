@@ -24,7 +24,8 @@ class CrfParameters:
 
     sxy in pixels, srgb in grey levels, weights in nats. normalization: "symmetric" divides a kernel by the square roots
     of its row sums, so that a pixel's messages add up to about its weight; "none" does not, and messages of tens to
-    hundreds of nats then overrule the unaries wherever a colour region is large. least_probability: see _can_appear.
+    hundreds of nats then overrule the unaries wherever a colour region is large. least_probability: see
+    possible_classes.
     """
 
     gaussian_sxy: float = 3.0
@@ -59,28 +60,39 @@ def dense_crf(image: np.ndarray, probabilities: np.ndarray, parameters: CrfParam
     image: RGB uint8, H x W x 3. probabilities: float32, C x H x W, sums to one over C. Both may be any strided view.
     Raises ValueError, which says what is wrong, for anything else: pydensecrf itself returns noise or crashes.
     """
-    _check(image, probabilities)
-    kept = _can_appear(probabilities, parameters.least_probability)
-    if kept.all():
-        return _mean_field(image, probabilities, parameters)
-    posterior = np.zeros(probabilities.shape, np.float32)
-    posterior[kept] = _mean_field(image, probabilities[kept], parameters) if kept.sum() > 1 else 1
-    return posterior
+    check(image, probabilities)
+    kept, likely = possible_classes(probabilities, parameters.least_probability)
+    return of_all_classes(mean_field(image, likely, parameters), kept)
 
 
-def _can_appear(probabilities: np.ndarray, least: float) -> np.ndarray:
-    """The classes that take part, bool C: those as probable as `least` at some pixel, or the most probable at one.
+def possible_classes(probabilities: np.ndarray, least: float) -> tuple[np.ndarray, np.ndarray]:
+    """The classes that take part, bool C, and their probabilities: those as probable as `least` at some pixel, or the
+    most probable at one.
 
     The time of an iteration grows with their number, and an image shows a few of all classes. The others get 0.
     """
     kept = probabilities.max(axis=(1, 2)) >= least
     if not kept.all():
         kept[np.unique(probabilities.argmax(axis=0))] = True
-    return kept
+    return kept, probabilities if kept.all() else probabilities[kept]
 
 
-def _mean_field(image: np.ndarray, probabilities: np.ndarray, parameters: CrfParameters) -> np.ndarray:
-    """The posterior; the probabilities need not sum to one: what they lack is the same for all classes of a pixel."""
+def of_all_classes(posterior: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """A posterior of the classes that take part, float32, with zeros for those that do not."""
+    if kept.all():
+        return posterior
+    whole = np.zeros((len(kept), *posterior.shape[1:]), np.float32)
+    whole[kept] = posterior
+    return whole
+
+
+def mean_field(image: np.ndarray, probabilities: np.ndarray, parameters: CrfParameters) -> np.ndarray:
+    """The posterior of these classes, which sums to one over them.
+
+    The probabilities need not sum to one: what they lack is the same for all classes of a pixel.
+    """
+    if len(probabilities) == 1:
+        return np.ones(probabilities.shape, np.float32)
     count, height, width = probabilities.shape
     crf = densecrf.DenseCRF2D(width, height, count)
     crf.setUnaryEnergy(_unary(probabilities).reshape(count, height * width))
@@ -102,7 +114,8 @@ def _unary(probabilities: np.ndarray) -> np.ndarray:
     return np.negative(unary, out=unary)
 
 
-def _check(image: np.ndarray, probabilities: np.ndarray) -> None:
+def check(image: np.ndarray, probabilities: np.ndarray) -> None:
+    """Raises ValueError for what `dense_crf` does not take."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"image is {image.dtype} of shape {image.shape}; expected uint8, height x width x 3")
     if probabilities.dtype != np.float32 or probabilities.ndim != 3:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from crf.dense import CrfParameters, dense_crf
+from crf.dense import CrfParameters, check, mean_field, of_all_classes, possible_classes
 
 PENDING_PER_WORKER = 2  # one at work, one waiting: no worker idles, and memory stays bounded
 PENDING_BYTES = 1 << 30  # of probabilities, for large images: a running job takes about 12 times as much
@@ -21,6 +21,8 @@ Done = TypeVar("Done")
 
 class CrfPool:
     """Processes that run the dense CRF; use it as a context manager.
+
+    They are sent, and send back, the classes that take part alone: a few of 21, of some 16 MB.
 
     with CrfPool(parameters, workers) as pool:
         for key, labels in pool.map(jobs): ...
@@ -36,6 +38,8 @@ class CrfPool:
         self._executor = (make_executor or _spawning)(workers)
 
     def __enter__(self) -> "CrfPool":
+        """Starts a process now, while the first job is made; the others come with the jobs."""
+        self._executor.submit(_nothing)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -49,31 +53,40 @@ class CrfPool:
         `most_pending` of them are held at a time, fewer where they are large (PENDING_BYTES). A job that fails raises
         RuntimeError with its key; a process that is killed, BrokenProcessPool.
         """
-        return self._map(_labels, jobs)
+        for key, kept, labels in self._map(_labels, jobs):
+            yield key, np.flatnonzero(kept).astype(np.uint8)[labels]
 
     def posteriors(self, jobs: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> Iterator[tuple[str, np.ndarray, float]]:
         """The same, but yields (key, posterior, seconds): float32 C x H x W, as `dense_crf` returns it, and what that
         took.
         """
-        for key, (posterior, seconds) in self._map(_timed_posterior, jobs):
-            yield key, posterior, seconds
+        for key, kept, (posterior, seconds) in self._map(_timed_posterior, jobs):
+            yield key, of_all_classes(posterior, kept), seconds
 
     def _map(self, work: Callable[[np.ndarray, np.ndarray, CrfParameters], Done],
-             jobs: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> Iterator[tuple[str, Done]]:
-        pending: deque[tuple[str, Future[Done]]] = deque()
+             jobs: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> Iterator[tuple[str, np.ndarray, Done]]:
+        """Each key, the classes that took part (bool C), and what came of them."""
+        pending: deque[tuple[str, np.ndarray, Future[Done]]] = deque()
         for key, image, probabilities in jobs:
-            pending.append((key, self._submit(work, key, image, probabilities)))
+            pending.append((key, *self._submit(work, key, image, probabilities)))
             most = max(1, min(self.most_pending, PENDING_BYTES // max(1, probabilities.nbytes)))
             del image, probabilities  # else the last job is held twice while the next one is made
-            while pending and (len(pending) >= most or pending[0][1].done()):
+            while pending and (len(pending) >= most or pending[0][2].done()):
                 yield _result(*pending.popleft())
         while pending:
             yield _result(*pending.popleft())
 
     def _submit(self, work: Callable[[np.ndarray, np.ndarray, CrfParameters], Done], key: str, image: np.ndarray,
-                probabilities: np.ndarray) -> Future[Done]:
+                probabilities: np.ndarray) -> tuple[np.ndarray, Future[Done]]:
         try:
-            return self._executor.submit(work, image, probabilities, self.parameters)
+            check(image, probabilities)
+        except ValueError as error:  # told in its turn, after the jobs before it
+            wrong: Future[Done] = Future()
+            wrong.set_exception(error)
+            return np.zeros(0, bool), wrong
+        kept, likely = possible_classes(probabilities, self.parameters.least_probability)
+        try:
+            return kept, self._executor.submit(work, image, likely, self.parameters)
         except BrokenProcessPool as error:
             raise _lost(key) from error
 
@@ -83,19 +96,23 @@ def _spawning(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
 
+def _nothing() -> None:
+    """What a process is started with."""
+
+
 def _labels(image: np.ndarray, probabilities: np.ndarray, parameters: CrfParameters) -> np.ndarray:
-    return dense_crf(image, probabilities, parameters).argmax(axis=0).astype(np.uint8)
+    return mean_field(image, probabilities, parameters).argmax(axis=0).astype(np.uint8)
 
 
 def _timed_posterior(image: np.ndarray, probabilities: np.ndarray,
                      parameters: CrfParameters) -> tuple[np.ndarray, float]:
     began = time.perf_counter()
-    return dense_crf(image, probabilities, parameters), time.perf_counter() - began
+    return mean_field(image, probabilities, parameters), time.perf_counter() - began
 
 
-def _result(key: str, future: Future[Done]) -> tuple[str, Done]:
+def _result(key: str, kept: np.ndarray, future: Future[Done]) -> tuple[str, np.ndarray, Done]:
     try:
-        return key, future.result()
+        return key, kept, future.result()
     except BrokenProcessPool as error:
         raise _lost(key) from error
     except Exception as error:

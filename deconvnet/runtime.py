@@ -1,9 +1,6 @@
 """How the arithmetic is run, the same for training and inference: device, precision, memory layout, network input."""
 
-import ctypes
 import logging
-import platform
-import sys
 
 import numpy as np
 import torch
@@ -12,10 +9,9 @@ from torch import Tensor, nn
 from deconvnet.conventions import MEAN_RGB
 from deconvnet.recipe import Runtime
 from deconvnet.support.errors import UsageError
+from deconvnet.support.freed_memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 def network_input(pictures: Tensor) -> Tensor:
@@ -34,18 +30,6 @@ def to_device(pictures: Tensor, labels: Tensor, runtime: Runtime, device: torch.
 def autocast(runtime: Runtime, device: torch.device) -> torch.autocast:
     """bf16 autocast if the recipe asks for it."""
     return torch.autocast(device.type, torch.bfloat16, enabled=runtime.precision == "bf16")
-
-
-def keep_freed_memory() -> None:
-    """Large maps that are freed stay with this process, for the next ones, as they do on a GPU. Linux (glibc) only.
-
-    By itself glibc gives them back, and the kernel clears their pages anew for every layer of every step: a third to a
-    half of a training step on CPU. The price is memory that is not given back: about a third more.
-    """
-    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
-        library = ctypes.CDLL(None)
-        library.mallopt(M_MMAP_MAX, 0)  # no block has pages of its own, which would go when it goes
-        library.mallopt(M_TRIM_THRESHOLD, -1)  # nothing is given back
 
 
 def prepare(model: nn.Module, runtime: Runtime, device: torch.device) -> nn.Module:

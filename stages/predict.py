@@ -16,12 +16,12 @@ def main(options: argparse.Namespace) -> None:
     from deconvnet.photograph_labelling import Wanted, label_photographs
     from deconvnet.run_folder import read_run
     from deconvnet.schemas import LabelsRecord, read_json
-    from deconvnet.segmenter import Segmenter
+    from deconvnet.segmenter import Segmenter, pretrained_networks
 
     files = photograph_files(options.images, options.recursive, options.out)
-    segmenter = Segmenter.from_pretrained(not options.no_crf, options.device)
-    wanted = Wanted(overlay=True)
-    label_photographs(read_run(PRETRAINED), segmenter, files, options.out, wanted, "skip", options.workers, {})
+    run = read_run(PRETRAINED)
+    segmenter = Segmenter.of(run, *pretrained_networks(), not options.no_crf, options.device)
+    label_photographs(run, segmenter, files, options.out, Wanted(overlay=True), "skip", options.workers, {})
     folder = options.out / segmenter.name
     images = read_json(folder / "labels.json", LabelsRecord).images
     for name, path in files.items():

@@ -18,7 +18,7 @@ LETTERS = 42  # px of the width for each px of the legend's letters
 LEAST_LETTERS, MOST_LETTERS = 11.0, 30.0  # px
 INCH = 100  # px
 
-# matplotlib and torchvision are imported where they are used: label maps need neither.
+# matplotlib is imported where it is used: label maps do not need it.
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, class_names: Sequence[str], legend: bool = True) -> np.ndarray:
@@ -36,16 +36,11 @@ def overlay(image: np.ndarray, labels: np.ndarray, class_names: Sequence[str], l
 
 
 def _coloured(image: np.ndarray, labels: np.ndarray, found: Sequence[int]) -> np.ndarray:
-    import torch
-    from torchvision.utils import draw_segmentation_masks
-
     if not found:
         return image.copy()
     masks = [labels == index for index in found]
-    colours = [tuple(map(int, voc_palette()[index])) for index in found]
-    drawn = draw_segmentation_masks(torch.from_numpy(image.transpose(2, 0, 1).copy()),
-                                    torch.from_numpy(np.stack(masks)), OPACITY, colours)
-    picture = drawn.numpy().transpose(1, 2, 0).copy()  # as OpenCV needs it, of a single pixel too
+    picture = cv2.addWeighted(image, 1 - OPACITY, voc_palette()[labels], OPACITY, 0)
+    np.copyto(picture, image, where=~np.any(masks, axis=0)[..., None])
     thickness = max(1, round(max(labels.shape) / LINE))
     for mask in masks:
         lines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)

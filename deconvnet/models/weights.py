@@ -1,4 +1,4 @@
-"""Tensors by name, checked and copied into a network."""
+"""Tensors by name, checked and put into a network."""
 
 import logging
 from collections.abc import Collection
@@ -17,9 +17,10 @@ COUNTER = "num_batches_tracked"  # torch's BN counter: unused here, missing from
 def load_into(
     model: nn.Module, tensors: dict[str, Tensor], required: Collection[str] | None = None, source: str = "weights"
 ) -> None:
-    """Copies tensors into a model's parameters and buffers of the same names.
+    """Copies tensors into a model's parameters and buffers of the same names, or puts them in the place of those that
+    have sizes alone (torch's device "meta").
 
-    required: names that must be present; None: all of the model's. Nothing is copied unless everything fits. Raises
+    required: names that must be present; None: all of the model's. Nothing is changed unless everything fits. Raises
     UserError, naming tensor and source, for a missing, unknown, misshapen or non-finite one.
     """
     own = model.state_dict()
@@ -37,7 +38,10 @@ def load_into(
         check_finite(name, value, source)
     with torch.no_grad():
         for name, value in tensors.items():
-            own[name].copy_(value)
+            if not own[name].is_meta:
+                own[name].copy_(value)
+    instead = {name: value.to(own[name].dtype) for name, value in tensors.items() if own[name].is_meta}
+    model.load_state_dict(instead, strict=False, assign=True)
 
 
 def check_shape(name: str, value: Any, shape: tuple[int, ...], source: str) -> None:

@@ -12,11 +12,13 @@ from types import TracebackType
 from typing import Any
 
 from deconvnet.support.errors import UsageError
+from deconvnet.support.freed_memory import keep_freed_memory
 from deconvnet.support.interrupts import StopRequest, unseen
 
 
 class _Worker(BaseProcess):
     """Mixin for a Process: Ctrl-C, SIGTERM and SIGHUP do not reach it; it ends with its parent, even if that is killed.
+    It keeps the memory that it frees, for its next image.
     """
 
     def start(self) -> None:
@@ -26,6 +28,7 @@ class _Worker(BaseProcess):
     def run(self) -> None:
         threading.Thread(target=_end_with_parent, daemon=True).start()
         sys.excepthook = _unless_hung_up
+        keep_freed_memory()
         super().run()
 
 

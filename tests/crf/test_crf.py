@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -265,6 +266,32 @@ def test_pool_equals_serial_in_order_with_bounded_memory() -> None:
         assert keys == list(cases)
         assert most <= pool.most_pending == 4
         assert list(pool.map(iter([]))) == []
+
+
+def test_pool_sends_the_classes_that_take_part_alone() -> None:
+    """Three of 21 are probable enough, one more is the likeliest of a pixel; what comes back is of all 21."""
+    image, few = make_case(classes=3)
+    probabilities = np.full((21, *few.shape[1:]), 1e-3, np.float32)
+    probabilities[[2, 7, 20]] = few * (1 - 0.018)
+    probabilities[:, 3, 4] = 0.04
+    probabilities[11, 3, 4] = 0.2
+    sent = []
+
+    class Here(ThreadPoolExecutor):
+        def submit(self, work, *given):
+            sent.extend(one.shape for one in given if isinstance(one, np.ndarray) and one.dtype == np.float32)
+            return super().submit(work, *given)
+
+    parameters = replace(MILD, least_probability=0.3)
+    expected = np.zeros_like(probabilities)
+    kept = [2, 7, 11, 20]
+    expected[kept] = mean_field(image, probabilities[kept], parameters, lattice_kernel)
+    with CrfPool(parameters, 1, Here) as pool:
+        [(_, posterior, _)] = pool.posteriors([("one", image, probabilities)])
+        [(_, labels)] = pool.map([("one", image, probabilities)])
+    assert sent == 2 * [(4, *few.shape[1:])]
+    assert np.abs(posterior - expected).max() < TOLERANCE
+    assert labels.dtype == np.uint8 and np.array_equal(labels, expected.argmax(axis=0)) and set(kept) >= {*labels.flat}
 
 
 def test_pool_holds_fewer_jobs_when_they_are_large(monkeypatch) -> None:
