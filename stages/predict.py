@@ -12,6 +12,7 @@ from stages.cli import make_parser, run_command
 def main(options: argparse.Namespace) -> None:
     """Label maps, overlays and labels.json; a line on each photograph."""
     check_workers(options.workers, least=1)
+    from deconvnet.inference.overlays import percent_of
     from deconvnet.inference.photograph_files import photograph_files
     from deconvnet.photograph_labelling import Wanted, label_photographs
     from deconvnet.run_folder import read_run
@@ -26,15 +27,10 @@ def main(options: argparse.Namespace) -> None:
     images = read_json(folder / "labels.json", LabelsRecord).images
     for name, path in files.items():
         if name in images:
-            found = {one: percent(of["share"]) for one, of in images[name]["classes"].items() if one != "background"}
+            found = {one: percent_of(of["share"]) for one, of in images[name]["classes"].items() if one != "background"}
             told = ", ".join(f"{one} {share}" for one, share in found.items())
             print(f"{path}: {told or 'nothing that the network knows'}")
     print(f"pictures in {folder / 'overlays'}, label maps in {folder}; to look through: {folder / 'report.html'}")
-
-
-def percent(share: float) -> str:
-    """A class's share of a photograph, 0 to 1, in words."""
-    return f"{100 * share:.0f} %" if share >= 0.01 else "< 1 %"
 
 
 def parse() -> argparse.ArgumentParser:

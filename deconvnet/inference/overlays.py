@@ -31,7 +31,7 @@ def overlay(image: np.ndarray, labels: np.ndarray, class_names: Sequence[str], l
     picture = _coloured(image, labels, found)
     if not legend:
         return picture
-    names = [f"{class_names[index]}  {_percent(counts[index] / labels.size)}" for index in found]
+    names = [f"{class_names[index]}  {percent_of(counts[index] / labels.size)}" for index in found]
     return _one_above_the_other(picture, _legend(names, voc_palette()[found], image.shape[1]))
 
 
@@ -48,8 +48,9 @@ def _coloured(image: np.ndarray, labels: np.ndarray, found: Sequence[int]) -> np
     return picture
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %" if share >= 0.005 else "< 1 %"
+def percent_of(share: float) -> str:
+    """A class's share of an image, 0 to 1, in words; as in the report."""
+    return f"{100 * share:.0f} %" if share >= 0.01 else "< 1 %"
 
 
 def _legend(names: list[str], colours: np.ndarray, width: int) -> np.ndarray:

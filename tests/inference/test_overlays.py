@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from deconvnet.conventions import VOC_CLASSES
-from deconvnet.inference.overlays import overlay
+from deconvnet.inference.overlays import overlay, percent_of
 
 CAT, DOG, PERSON = (VOC_CLASSES.index(name) for name in ("cat", "dog", "person"))
 COLOURS = {CAT: (64, 0, 0), DOG: (64, 0, 128), PERSON: (192, 128, 128)}  # the devkit's
@@ -98,3 +98,7 @@ def test_nothing_but_background() -> None:
     whole = overlay(image, np.zeros_like(labels), VOC_CLASSES)
     np.testing.assert_array_equal(whole[:HEIGHT], image)
     assert (whole[HEIGHT:].max(2) < 100).sum() > 50  # which is said
+
+
+def test_shares_in_words_are_those_of_the_report() -> None:
+    assert [percent_of(share) for share in (0, 0.0099, 0.01, 0.236, 1)] == ["< 1 %", "< 1 %", "1 %", "24 %", "100 %"]
