@@ -22,7 +22,7 @@ Done = TypeVar("Done")
 class CrfPool:
     """Processes that run the dense CRF; use it as a context manager.
 
-    They are sent, and send back, the classes that take part alone: a few of 21, of some 16 MB.
+    They are sent the classes that take part alone: of a photograph mostly three or four of 21, which are 16 MB.
 
     with CrfPool(parameters, workers) as pool:
         for key, labels in pool.map(jobs): ...
@@ -38,7 +38,7 @@ class CrfPool:
         self._executor = (make_executor or _spawning)(workers)
 
     def __enter__(self) -> "CrfPool":
-        """Starts a process now, while the first job is made; the others come with the jobs."""
+        """Starts a process now, while the first job is made; others come with the jobs."""
         self._executor.submit(_nothing)
         return self
 

@@ -50,3 +50,17 @@ def test_a_worker_keeps_the_memory_of_its_last_image() -> None:
     """49,152 pages where it does not."""
     with WorkerPool(1) as pool:
         assert pool.submit(_faults_of_thrice).result() < 1000
+
+
+def _resident_after_a_large_one() -> int:
+    """Bytes, after 2 GB were taken and freed."""
+    np.ones(1 << 28)
+    pages = Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
+def test_a_worker_gives_back_what_a_large_image_took() -> None:
+    with WorkerPool(1) as pool:
+        assert pool.submit(_resident_after_a_large_one).result() < 1 << 30

@@ -57,10 +57,12 @@ def read_safetensors(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """What is in this file alone, after its digest was checked."""
+    """What is in this file alone, after its digest was checked: copies, since the library's tensors are the file, and
+    would change, or end the process, with it.
+    """
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a dict)
             told = file.metadata() or {}
     except (SafetensorError, ValueError, RecursionError) as error:
         raise _not_whole(path, error) from None

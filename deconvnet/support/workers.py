@@ -15,10 +15,12 @@ from deconvnet.support.errors import UsageError
 from deconvnet.support.freed_memory import keep_freed_memory
 from deconvnet.support.interrupts import StopRequest, unseen
 
+KEPT = 1 << 29  # bytes: more than an image of VOC's size takes; what a large one took is given back
+
 
 class _Worker(BaseProcess):
     """Mixin for a Process: Ctrl-C, SIGTERM and SIGHUP do not reach it; it ends with its parent, even if that is killed.
-    It keeps the memory that it frees, for its next image.
+    It keeps KEPT of the memory that it frees, for its next image.
     """
 
     def start(self) -> None:
@@ -28,7 +30,7 @@ class _Worker(BaseProcess):
     def run(self) -> None:
         threading.Thread(target=_end_with_parent, daemon=True).start()
         sys.excepthook = _unless_hung_up
-        keep_freed_memory()
+        keep_freed_memory(KEPT)
         super().run()
 
 

@@ -151,7 +151,10 @@ def _first(call: Callable[[], Any]) -> tuple[Any, float | None]:
 def _family(number: int) -> list[Path]:
     """The folders in /proc of a process and of those that it and its own have started."""
     own = PROCESSES / str(number)
-    children = [int(one) for path in own.glob("task/*/children") for one in path.read_text().split()]
+    try:
+        children = [int(one) for path in own.glob("task/*/children") for one in path.read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):  # a thread, or the process, has just ended
+        children = []
     return [own, *(path for child in children for path in _family(child))]
 
 
@@ -162,5 +165,8 @@ def _seconds(call: Callable[[], Any]) -> float:
 
 
 def _status(process: Path, name: str) -> float:
-    lines = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
-    return float(lines[name].split()[0]) * 1024
+    try:
+        lines = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+    except (FileNotFoundError, ProcessLookupError):  # it has just ended
+        return 0.0
+    return float(lines.get(name, "0 kB").split()[0]) * 1024  # one that ended, and was not waited for, has none

@@ -51,12 +51,12 @@ def benchmark(settings: Settings) -> Benchmark:
 
     def to_the_map(photo: Path, to: Path) -> None:
         process = _begun("-m", "stages.predict", str(photo), "--device", settings.device, "--out", str(to))
-        while not [*to.glob("*/photo.png")]:
-            if process.poll() is not None:
-                raise RuntimeError(f"stages.predict ended with {process.returncode}, without a label map")
+        while process.poll() is None and not [*to.glob("*/photo.png")]:
             time.sleep(0.005)
         process.kill()
-        process.wait()
+        _, told = process.communicate()
+        if not [*to.glob("*/photo.png")]:
+            raise RuntimeError(told)
 
     return Benchmark("starts", 1, Variant("plain", started("-c", PLAIN)),
                      (Variant("default", started("-m", "stages.infer", "--help")),
@@ -65,10 +65,12 @@ def benchmark(settings: Settings) -> Benchmark:
 
 
 def _run(*arguments: str) -> None:
-    if status := _begun(*arguments).wait():
-        raise RuntimeError(f"{' '.join(arguments[:2])} ended with {status}")
+    process = _begun(*arguments)
+    _, told = process.communicate()
+    if process.returncode:
+        raise RuntimeError(told)
 
 
-def _begun(*arguments: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+def _begun(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                             env=os.environ | {"PYTHONPATH": str(ROOT)})

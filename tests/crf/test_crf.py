@@ -294,6 +294,20 @@ def test_pool_sends_the_classes_that_take_part_alone() -> None:
     assert labels.dtype == np.uint8 and np.array_equal(labels, expected.argmax(axis=0)) and set(kept) >= {*labels.flat}
 
 
+def test_a_process_begins_with_the_pool() -> None:
+    """It takes a third of a second, in which a network can make the first job."""
+    begun = []
+
+    class Here(ThreadPoolExecutor):
+        def submit(self, work, *given):
+            begun.append(given)
+            return super().submit(work, *given)
+
+    with CrfPool(MILD, 2, Here) as pool:
+        assert begun == [()]
+        assert list(pool.map([])) == []
+
+
 def test_pool_holds_fewer_jobs_when_they_are_large(monkeypatch) -> None:
     """What was drawn and not yet handed back, when a result comes: the bound of bytes, but one job always."""
     image, probabilities = make_case()

@@ -131,7 +131,12 @@ def test_its_file_is_its_own(name: str, recipe: Recipe, tmp_path: Path) -> None:
         for value in model.state_dict().values():
             value.add_(1)
     save_network(model, tmp_path / "network.safetensors", name, recipe, "measured", {})
-    assert equal(state(model), state(load_network(tmp_path / "network.safetensors", name, recipe)))
+    loaded = load_network(tmp_path / "network.safetensors", name, recipe)
+    assert equal(state(model), state(loaded))
+    side = NETWORKS[name].side(recipe)
+    with torch.no_grad():  # what no file holds is there, too
+        picture = torch.zeros(1, 3, side, side)
+        torch.testing.assert_close(loaded(picture), model.eval()(picture), rtol=0, atol=0, equal_nan=True)
     key, value = next(iter(NETWORKS[name].describe(recipe).items()))  # its width or the like
     larger = load_recipe("tiny", [*KEYS, f"{NETWORKS[name].recipe_section}.{key}={2 * value}"])
     with pytest.raises(UserError, match=f"{key} = {value}"):

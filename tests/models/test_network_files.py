@@ -92,6 +92,18 @@ def test_unmeasured_statistics_are_left_as_they_start(tmp_path):
     assert torch.equal(loaded.conv1_1.weight, model.conv1_1.weight)
 
 
+def test_an_opened_network_stays_as_it_is_when_its_file_is_overwritten(tmp_path):
+    """As `cp` or rsync do, in place; a map of the file would change with it."""
+    recipe = small_recipe()
+    path = tmp_path / "network.safetensors"
+    model = build_network("deconvnet", recipe)
+    save_network(model, path, "deconvnet", recipe, "measured", {})
+    loaded = load_network(path, "deconvnet", recipe)
+    with path.open("r+b") as file:
+        file.write(b"\xff" * path.stat().st_size)
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+
+
 def test_a_foreign_file_is_refused(tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="not a network file of this project"):

@@ -298,6 +298,19 @@ def test_initialise_fcn_leaves_its_head_alone():
     assert torch.equal(model.upscore8.weight, bilinear_weight(3, 8))
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_tensors_of_half_precision_become_the_networks(device):
+    """Copied into it, or put in the place of sizes alone; the tensors themselves stay as they were."""
+    with torch.device(device):
+        model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3))
+    given = {"0.weight": torch.full((2, 1, 3, 3), 0.1, dtype=torch.float16), "0.bias": torch.ones(2).double()}
+    load_into(model, given)
+    for name, value in model.named_parameters():
+        assert value.dtype == torch.float32 and value.requires_grad
+        assert torch.equal(value, given[name].float())
+    assert given["0.weight"].dtype == torch.float16
+
+
 def test_load_into_names_what_is_wrong():
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
     whole = {name: value.clone() + 1 for name, value in model.state_dict().items() if "num_batches" not in name}
