@@ -76,10 +76,10 @@ class Labelling(Work[str, None]):
 
     def write(self, image_id: str, labels: np.ndarray) -> None:
         """Writes labels, and what else is wanted."""
-        picture = None
+        self.prediction.write(image_id, self.source.made_of[image_id], labels)
         if self.overlaid:
             picture = overlay(read_rgb(self.source.paths[image_id]), labels, self.segmenter.class_names)
-        self.prediction.write(image_id, self.source.made_of[image_id], labels, picture)
+            self.prediction.write_overlay(image_id, picture)
 
     def each(self, image_ids: Iterable[str], workers: int) -> Iterator[str]:
         """The same of several, in this process, the CRF in others; each id as it is done."""

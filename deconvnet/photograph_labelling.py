@@ -122,10 +122,11 @@ class Labelling(Work[Missing, dict[str, Any]]):
 
     def write(self, missing: Missing, result: Segmentation) -> dict[str, Any]:
         """Writes a result; its record."""
+        self.prediction.write(missing.image_id, missing.made_of, result.labels)
         if self.wanted.probabilities:
             self.prediction.write_probabilities(missing.image_id, result.probabilities, result.class_names)
-        picture = result.overlay() if self.wanted.overlay else None
-        self.prediction.write(missing.image_id, missing.made_of, result.labels, picture)
+        if self.wanted.overlay:
+            self.prediction.write_overlay(missing.image_id, result.overlay())
         return record_of(missing.path, result)
 
     def each(self, missing: Iterable[Missing], workers: int,

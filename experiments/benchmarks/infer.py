@@ -37,7 +37,7 @@ from proposals.build import ProposalWork
 
 def benchmark(settings: Settings) -> Benchmark:
     """The measurement."""
-    images = photographs(settings, 2 if settings.quick else 4)
+    images = photographs(settings, 2 if settings.quick else 12)
 
     def plain() -> Callable[[], list[np.ndarray]]:
         recipe = Segmenter.from_pretrained().recipe

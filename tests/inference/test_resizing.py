@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from deconvnet.inference import resizing
 from deconvnet.inference.resizing import matlab_weights, resize_picture, resize_scores
 from tests.reference_inference import bilinear, contributions
 
@@ -47,6 +48,10 @@ def test_bilinear_scores(height: int, width: int) -> None:
     np.testing.assert_allclose(found, bilinear(scores, height, width), atol=1e-5)
     np.testing.assert_allclose(found, cv2.resize(scores.transpose(1, 2, 0), (width, height)).transpose(2, 0, 1),
                                atol=1e-5)
+    on_a_gpu = resizing._by_torch(torch.from_numpy(scores), height, width)
+    np.testing.assert_allclose(on_a_gpu, found, atol=1e-5)
+    part = torch.from_numpy(np.pad(scores, ((0, 0), (2, 3), (1, 4))))[:, 2:12, 1:13]  # of a canvas, as FCN's
+    np.testing.assert_array_equal(resize_scores(part, height, width, "bilinear"), found)
     if (height, width) != (10, 12):
         assert np.abs(found - bilinear(scores, height, width, align_corners=True)).max() > 0.1
 

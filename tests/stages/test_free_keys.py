@@ -217,7 +217,7 @@ def test_a_new_key_makes_stale_what_is_made_with_it(section: str, shaped: str, i
     for name, (networks, crf) in LABELS.items():
         before, now = (prediction_settings(recipe, "maps", "val", [*scores[:networks]], crf)
                        for recipe, scores in zip((one, other), zip(*names.values(), strict=True), strict=True))
-        Prediction(run.root / name, before, {}, True).write("a", "", np.zeros((2, 2), np.uint8), None)
+        Prediction(run.root / name, before, {}, True).write("a", "", np.zeros((2, 2), np.uint8))
         assert not Prediction(run.root / name, before, {}, True).stale
         stale |= {name} if Prediction(run.root / name, now, {}, True).stale else set()
     assert stale == STALE[shaped]
