@@ -10,6 +10,7 @@ from deconvnet.models.registry import NETWORKS as NETWORK_SPECS
 from deconvnet.models.registry import PARTNERS, partner_name
 from deconvnet.recipe import CHECKPOINTS, NETWORKS, PROPOSALS, WINDOWS
 from deconvnet.support.errors import UsageError
+from deconvnet.support.startup import let_waiting_threads_sleep
 from deconvnet.support.workers import check_workers, default_workers
 from stages.cli import add_engine_arguments, add_run_arguments, engine_of, make_parser, run_command
 
@@ -36,6 +37,8 @@ def main(options: argparse.Namespace) -> None:
     for option in OF_IMAGES:
         if getattr(options, option) and not options.images:
             raise UsageError(f"--{option.replace('_', '-')} is for --images alone")
+    if options.crf and options.engine == "local":
+        let_waiting_threads_sleep()
     from deconvnet.inference.sources import Source
     from deconvnet.labelling import label
     from deconvnet.run_folder import open_run

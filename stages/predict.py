@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from deconvnet.conventions import PRETRAINED
+from deconvnet.support.startup import let_waiting_threads_sleep
 from deconvnet.support.workers import check_workers, default_workers
 from stages.cli import make_parser, run_command
 
@@ -12,6 +13,8 @@ from stages.cli import make_parser, run_command
 def main(options: argparse.Namespace) -> None:
     """Label maps, overlays and labels.json; a line on each photograph."""
     check_workers(options.workers, least=1)
+    if not options.no_crf:
+        let_waiting_threads_sleep()
     from deconvnet.inference.overlays import percent_of
     from deconvnet.inference.photograph_files import photograph_files
     from deconvnet.photograph_labelling import Wanted, label_photographs

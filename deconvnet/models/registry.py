@@ -5,10 +5,10 @@ Names are available without torch, which is imported when a network is first use
 """
 
 from collections.abc import Iterator, Mapping
-from importlib import import_module
 
 from deconvnet.models.spec import NetworkSpec, TrainingSpec
 from deconvnet.recipe import Recipe
+from deconvnet.support.startup import import_with_torch
 
 MODULES = {  # name: its module in this folder
     "deconvnet": "deconvnet",
@@ -26,7 +26,7 @@ class Networks(Mapping[str, NetworkSpec]):
     """The specs, each imported when first used."""
 
     def __getitem__(self, name: str) -> NetworkSpec:
-        module = import_module(f"deconvnet.models.{MODULES[name]}")
+        module = import_with_torch(f"deconvnet.models.{MODULES[name]}")
         return {spec.name: spec for spec in module.SPECS}[name]
 
     def __iter__(self) -> Iterator[str]:

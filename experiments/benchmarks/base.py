@@ -1,7 +1,7 @@
 """What a measurement consists of."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,14 @@ class Variant:
 
     prepare: makes everything that is not to be timed (networks, images), and returns what is: a call of no arguments,
     whose result the measurement's `agreement` compares. precision: fp32 or bf16: which of the machine's peaks
-    its floor is taken from.
+    its floor is taken from. environment: of its process, beside what is there, as the command that it stands for
+    sets it.
     """
 
     name: str
     prepare: Callable[[], Callable[[], Any]]
     precision: str = "fp32"
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from deconvnet.models.deconvnet import DeconvNet
 from deconvnet.models.network_files import load_network
 from deconvnet.recipe import Recipe
 from deconvnet.segmenter import Segmenter
+from deconvnet.support.startup import SLEEP
 from deconvnet.support.workers import WorkerPool, default_workers
 from experiments.benchmarks.base import Benchmark, Settings, Variant
 from experiments.benchmarks.crf import agreement
@@ -84,8 +85,10 @@ def benchmark(settings: Settings) -> Benchmark:
 
         return prepared
 
-    return Benchmark("images", len(images), Variant("plain", plain),
-                     (Variant("default", ours()), Variant("bf16", ours("runtime.precision=bf16"), "bf16")), agreement)
+    variants = (Variant("default", ours(), environment=SLEEP),
+                Variant("bf16 decoder", ours("runtime.precision=bf16_decoder"), environment=SLEEP),
+                Variant("bf16", ours("runtime.precision=bf16"), "bf16", SLEEP))
+    return Benchmark("images", len(images), Variant("plain", plain), variants, agreement)
 
 
 class Kept(WorkerPool):

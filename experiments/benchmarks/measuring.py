@@ -11,6 +11,7 @@ import timeit
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ class Way:
         self.name = variant.name
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(make, variant.name, theirs))
-        self._process.start()
+        _start(self._process, variant.environment)
         theirs.close()
 
     def __enter__(self) -> "Way":
@@ -114,6 +115,17 @@ class Way:
         if failed:
             raise UserError(f"{self.name}: {failed}")
         return answer
+
+
+def _start(process: SpawnProcess, environment: Mapping[str, str]) -> None:
+    """Starts it with this environment beside what is there, which it gets as it is at this moment."""
+    before = dict(os.environ)
+    os.environ.update(environment)
+    try:
+        process.start()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _serve(make: Callable[[], Benchmark], name: str, pipe: Any) -> None:
