@@ -13,17 +13,16 @@ import signal
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
-
-from deconvnet.support.engines import Done, Item, Work, attempt
+from deconvnet.support.engines import Done, Item, Work
 from deconvnet.support.errors import LostWorker, UsageError, UserError
-from deconvnet.support.installation import difference, installation
+from deconvnet.support.installation import installation
 from deconvnet.support.interrupts import SIGNALS, StopRequest
+from deconvnet.support.ray_worker import Worker, installed_otherwise
 
 log = logging.getLogger(__name__)
 
@@ -33,57 +32,6 @@ PENDING = 2  # items in each worker's hands: one at work, one waiting
 TRIES = 4  # of an item whose workers are lost, and of a worker that is lost while it starts
 SHARES = 10_000  # of a GPU: Ray counts no smaller ones; rounded up, six sixths might not fit
 PATIENCE = 60.0  # seconds without a worker, after which that is said
-
-
-class Worker:
-    """The work in a process of the cluster."""
-
-    def open(self, work: Work[Any, Any], folder: str, installed: Mapping[str, str]) -> UserError | None:
-        """Opens the work, in the folder that the command was called in; the error for which it cannot be opened.
-
-        installed: the command's installation.
-        """
-        if differs := difference(installation(), installed):
-            return _installed_otherwise(f"{os.uname().nodename} has {differs}")
-        try:
-            os.chdir(folder)  # so that paths mean here what they mean to the command
-        except OSError as error:
-            return UserError(f"{folder}: not there on the cluster's machine {os.uname().nodename} ({error.strerror}): "
-                             "run the command in a folder that all machines share")
-        self.work, self.told = work, _Told()
-        logging.getLogger().addHandler(self.told)
-        cv2.setNumThreads(1)
-        try:
-            work.open()
-        except UserError as error:
-            return error
-        return None
-
-    def run(self, item: Any) -> tuple[Any, list[str]]:
-        """An item's result or error, and what was warned of meanwhile."""
-        return attempt(self.work, item), self.told.taken()
-
-
-def _installed_otherwise(why: str) -> UserError:
-    return UserError(f"a machine of the cluster cannot do this command's work ({why}): install this project on every "
-                     "machine in the same version, with the same libraries")
-
-
-class _Told(logging.Handler):
-    """Keeps warnings, so that the command can log them."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keeps one."""
-        self.lines.append(record.getMessage())
-
-    def taken(self) -> list[str]:
-        """Those since it was last asked."""
-        lines, self.lines = self.lines, []
-        return lines
 
 
 @contextmanager
@@ -313,11 +261,11 @@ class _Actors:
             return self.ray.get(ref)
         except errors.RayTaskError as failure:
             if isinstance(failure.cause, errors.RaySystemError):  # what it was sent
-                raise _installed_otherwise(_last_line(failure.cause)) from None
+                raise installed_otherwise(_last_line(failure.cause)) from None
             raise failure.cause from failure  # a fault of the program
         except errors.RayError as failure:
             if getattr(failure, "actor_init_failed", False):  # Worker itself, whose making does nothing
-                raise _installed_otherwise(_last_line(failure)) from None
+                raise installed_otherwise(_last_line(failure)) from None
             return Lost(" ".join(str(failure).split())[:300])
 
     def end(self) -> None:

@@ -12,7 +12,8 @@ import pytest
 from deconvnet.support.engines import Engine, LocalEngine, attempt
 from deconvnet.support.errors import LostWorker, UsageError, UserError
 from deconvnet.support.installation import OURS, ROOT, code_hash, difference, installation
-from deconvnet.support.ray_engine import TRIES, Lost, Worker, _Actors, _Queue, connected
+from deconvnet.support.ray_engine import TRIES, Lost, _Actors, _Queue, connected
+from deconvnet.support.ray_worker import Worker
 from stages import build_proposals, evaluate, infer
 from stages.cli import run_command
 

@@ -66,6 +66,7 @@ COVERING = {  # module: its tests' file names (patterns), the quickest to tell f
     "deconvnet/data/row_files.py": ["test_row_files.py", "test_examples.py", *BUILD],
     "deconvnet/support/engines.py": ["test_workers.py", "test_resumable.py", *BUILD],
     "deconvnet/support/ray_engine.py": ["test_workers.py"],
+    "deconvnet/support/ray_worker.py": ["test_workers.py"],
     "deconvnet/support/resumable.py": ["test_resumable.py", "test_row_files.py", *BUILD],
     "proposals/select.py": ["test_select.py"],
     "stages/bn_statistics.py": ["test_bn_measurement.py"],
