@@ -19,7 +19,7 @@ def main(options: argparse.Namespace) -> None:
     from experiments.records import read_run
 
     record = read_run(options.run)
-    # bf16 crawls on processors that lack it. A class that is nowhere as probable as 0.3 changes nothing (docs/studies.md).
+    # bf16 crawls on processors that lack it; classes nowhere as probable as 0.3 change nothing (docs/studies.md)
     recipe = override(record.recipe, ["runtime.precision=fp32", "crf.least_probability=0.3"])
     given = {"deconvnet": options.weights, "fcn8s": options.fcn_weights}
     if options.to.exists() and not (options.to / "recipe.yaml").is_file():
