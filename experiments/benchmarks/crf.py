@@ -14,6 +14,7 @@ from crf.pool import CrfPool
 from deconvnet.conventions import PRETRAINED
 from deconvnet.inference.enlarging import most_probable
 from deconvnet.recipe import Recipe
+from deconvnet.recipe_files import load_recipe
 from deconvnet.segmenter import Segmenter
 from deconvnet.support.workers import WorkerPool, default_workers
 from experiments.benchmarks.base import Benchmark, Settings, Variant
@@ -51,12 +52,16 @@ def benchmark(settings: Settings) -> Benchmark:
                             for _, image, probabilities in waiting]
         return prepared
 
-    def pool() -> Callable[[], list[np.ndarray]]:
-        waiting = jobs(settings)
-        processes = CrfPool(ours, default_workers(), WorkerPool)
-        Finalize(None, processes.__exit__, exitpriority=100)  # before multiprocessing closes its queues, or it hangs
-        return lambda: [labels for _, labels in processes.map(iter(waiting))]
+    def pool(parameters: CrfParameters) -> Callable[[], Callable[[], list[np.ndarray]]]:
+        def prepared() -> Callable[[], list[np.ndarray]]:
+            waiting = jobs(settings)
+            processes = CrfPool(parameters, default_workers(), WorkerPool)
+            Finalize(None, processes.__exit__, exitpriority=100)  # before multiprocessing closes its queues
+            return lambda: [labels for _, labels in processes.map(iter(waiting))]
+        return prepared
 
+    box = load_recipe(PRETRAINED / "recipe.yaml", complete=True)
     everything = CrfParameters(**{**asdict(ours), "least_probability": 0.0})
     return Benchmark("images", count(settings), Variant("plain", here(everything)),
-                     (Variant("default", pool), Variant("one process", here(ours))), agreement)
+                     (Variant("default", pool(ours)), Variant("one process", here(ours)),
+                      Variant("the box's", pool(CrfParameters(**asdict(box.crf))))), agreement)

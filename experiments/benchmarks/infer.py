@@ -71,7 +71,7 @@ def benchmark(settings: Settings) -> Benchmark:
         def prepared() -> Callable[[], list[np.ndarray]]:
             segmenter = Segmenter.from_pretrained(device=settings.device, set=keys).load()
             pool = Kept(default_workers())
-            Finalize(None, pool.end, exitpriority=100)  # before multiprocessing closes its queues, or it hangs
+            Finalize(None, pool.end, exitpriority=100)  # before multiprocessing closes its queues
 
             def call() -> list[np.ndarray]:
                 labels: list[np.ndarray] = []
