@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ else:
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("3.10", "3.11", "3.12")
+RELEASES = ("3.10.0", "3.11.0", "3.11.2", "3.11.5", "3.12.0")  # 3.11.2 is Debian 12's
 TOOLS = ("sh", "make", "touch", "rm", "find", "mkdir")  # what the Makefile itself calls, but for Python and g++
 
 
@@ -32,7 +34,7 @@ def project() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
-def pins(python: str) -> dict[str, str]:
+def pins(release: str) -> dict[str, str]:
     """The constraints that hold for a Python, by name; every line must be an exact pin, no name may come twice."""
     found: dict[str, str] = {}
     for line in (ROOT / "constraints.txt").read_text().splitlines():
@@ -40,14 +42,15 @@ def pins(python: str) -> dict[str, str]:
             continue
         pin = Requirement(line)
         assert re.fullmatch(r"==[\w.]+", str(pin.specifier)), line
-        if pin.marker is None or pin.marker.evaluate({"python_version": python}):
+        python = {"python_version": release.rpartition(".")[0], "python_full_version": release}
+        if pin.marker is None or pin.marker.evaluate(python):
             name = canonicalize_name(pin.name)
-            assert name not in found, f"{name} is pinned twice for Python {python}"
+            assert name not in found, f"{name} is pinned twice for Python {release}"
             found[name] = str(pin.specifier)[2:]
     return found
 
 
-@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("python", RELEASES)
 def test_every_direct_dependency_is_pinned_within_its_range(project: dict[str, Any], python: str) -> None:
     pinned = pins(python)
     extras = [text for extra in project["optional-dependencies"].values() for text in extra]
@@ -56,6 +59,17 @@ def test_every_direct_dependency_is_pinned_within_its_range(project: dict[str, A
         name = canonicalize_name(wanted.name)
         assert name in pinned, f"{name} has no pin for Python {python} in constraints.txt"
         assert wanted.specifier.contains(pinned[name]), f"{name}=={pinned[name]} is outside {text}"
+
+
+@pytest.mark.parametrize("python", RELEASES)
+def test_what_is_pinned_for_a_python_installs_on_it(python: str) -> None:
+    """By the word of the packages that are installed here; a fresh machine would end in a conflict."""
+    pinned, seen = pins(python), 0
+    for package in distributions():
+        if pinned.get(canonicalize_name(package.name)) == package.version and package.metadata["Requires-Python"]:
+            assert SpecifierSet(package.metadata["Requires-Python"]).contains(python), package.name
+            seen += 1
+    assert seen > 50
 
 
 def test_python_range(project: dict[str, Any]) -> None:
