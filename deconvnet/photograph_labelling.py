@@ -169,6 +169,7 @@ def _label(work: Labelling, files: Mapping[str, Path], records: LabelRecords, on
         log.info("%d of %d label maps are there already", there, len(files))
     with progress(total=len(missing), desc=work.prediction.folder.name, unit="image") as bar:
         if missing:
+            records.forget(one.image_id for one in missing)
             done = work.by(engine, missing, leave_out) if engine else work.each(missing, workers, leave_out)
             with closing(done):  # while its engine is connected, whatever happens here
                 for one, record in done:

@@ -451,7 +451,8 @@ def recipe_difference(one: dict[str, Any], other: dict[str, Any]) -> dict[str, t
     return {name: (one.get(name), other.get(name)) for name in names if one.get(name) != other.get(name)}
 
 
-def with_added_keys(recorded: dict[str, Any]) -> dict[str, Any]:
-    """A dotted recipe recorded in a file, with the keys added since as they were before."""
-    added = {name: item.metadata["before"] for name, (_, item) in recipe_keys().items() if item.metadata["added"] > 1}
+def with_added_keys(recorded: dict[str, Any], version: int = 1) -> dict[str, Any]:
+    """A dotted recipe recorded in a file, with the keys added since that version as they were before."""
+    added = {name: item.metadata["before"] for name, (_, item) in recipe_keys().items()
+             if item.metadata["added"] > version}
     return {**added, **recorded}

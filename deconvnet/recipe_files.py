@@ -17,13 +17,14 @@ Overrides = Sequence[str]  # key=value each; one may come as a plain string
 RECIPE_FOLDER = Path(__file__).resolve().parents[1] / "experiments" / "recipes"
 
 
-def load_recipe(name: str | Path, overrides: Overrides = (), complete: bool = False) -> Recipe:
+def load_recipe(name: str | Path, overrides: Overrides = (), complete: bool = False, as_of: int = VERSION) -> Recipe:
     """Reads a recipe: the paper's values, then the file's, then overrides: `key=value`, one or several.
 
     name: a recipe's name (a file of experiments/recipes) or the path of a YAML file. complete: the file must hold every
     key, as save_recipe writes it, so that a key lost from a run's recipe does not silently become the paper's value.
-    (Keys added since its version are not lost: they are as they were before.) Raises UsageError for an unknown recipe,
-    an unknown key (naming the nearest), a wrong type or value.
+    (Keys added since its version are not lost: they are as they were before.) as_of: the version of a run that was
+    begun; keys added since are as they were before in it, where the file does not name them. Raises UsageError for an
+    unknown recipe, an unknown key (naming the nearest), a wrong type or value.
     """
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
@@ -43,20 +44,27 @@ def load_recipe(name: str | Path, overrides: Overrides = (), complete: bool = Fa
         raise UsageError(f"{path}: not valid YAML: {_first_line(error)}") from None
     if not isinstance(loaded, DictConfig):
         raise UsageError(f"{path}: expected `key: value` lines")
-    version = loaded.pop("version", 1)
+    version = loaded.pop("version", 1 if complete else VERSION)  # one written by hand has none
     if type(version) is not int or not 1 <= version <= VERSION:
         raise UsageError(f"{path}: version is {short(version)}; expected 1 to {VERSION}: is the recipe from a newer "
                          "version of this program?")
+    given = _dotted(OmegaConf.to_container(loaded))
     if complete:
         expected = {name for name, (_, item) in recipe_keys().items() if item.metadata["added"] <= version}
-        lost = expected - set(_dotted(OmegaConf.to_container(loaded)))
+        lost = expected - given.keys()
         if lost:
             raise UsageError(f"{path}: {len(lost)} recipe keys are missing, for example {min(lost)}: cut short, or "
                              "from another version of this program; restore them, or use another --run folder")
-        for name, value in with_added_keys(_dotted(OmegaConf.to_container(loaded))).items():
-            OmegaConf.update(loaded, name, value)
+    for key, value in with_added_keys({}, min(version, as_of)).items():
+        if key not in given:
+            OmegaConf.update(loaded, key, value)
     recipe = _merge(Recipe(), loaded, str(path))
     return override(recipe, overrides) if overrides else recipe  # a merge takes 20 ms
+
+
+def recorded_version(path: Path) -> int:
+    """The version of a recipe that load_recipe reads as complete."""
+    return OmegaConf.to_container(OmegaConf.load(path)).get("version", 1)  # type: ignore[union-attr]
 
 
 def override(recipe: Recipe, overrides: Overrides) -> Recipe:

@@ -15,7 +15,7 @@ from deconvnet.data.contents import Contents
 from deconvnet.data.dataset import DATA_SETS, SegmentationDataset
 from deconvnet.data.synthetic import generate
 from deconvnet.recipe import Recipe, recipe_difference, recipe_to_dict, shaping
-from deconvnet.recipe_files import Overrides, load_recipe, override, save_recipe
+from deconvnet.recipe_files import Overrides, load_recipe, override, recorded_version, save_recipe
 from deconvnet.run_sources import check_source, find_sources, given_source, require_sources
 from deconvnet.schemas import DataSet, RunRecord, read_json
 from deconvnet.support.atomic import remove_leftovers, write_json
@@ -132,7 +132,10 @@ def read_run(root: Path, overrides: Overrides = (), keeps: tuple[str, ...] = ())
 
 def _begun_recipe(root: Path, name: str | None, overrides: Overrides, old: Recipe, keeps: tuple[str, ...]) -> Recipe:
     """The recipe of a run with results; raises UsageError if a changed key shapes what is kept."""
-    new = load_recipe(name, overrides) if name else override(old, overrides) if overrides else old
+    if name:
+        new = load_recipe(name, overrides, as_of=recorded_version(root / "recipe.yaml"))
+    else:
+        new = override(old, overrides) if overrides else old
     changed = recipe_difference(recipe_to_dict(old), recipe_to_dict(new))
     free = free_keys(new, keeps)
     fixed = [name for name in changed if name not in free]

@@ -55,11 +55,16 @@ def test_a_run_from_before_a_key_was_added_is_read_as_it_was_made(made):
     now = saved.read_text()
     saved.write_text(now.replace(f"version: {VERSION}\n", "version: 6\n").replace("  least_probability: 0.1\n", ""))
     assert len(saved.read_text()) < len(now) - 20
+    again = ("--run", made, "--recipe")
     for keeps in ((), (PROPOSALS, NETWORKS)):
-        for run in (read_run(made, (), keeps), opened("--run", made, keeps=keeps)):
+        for run in (read_run(made, (), keeps), opened("--run", made, keeps=keeps),
+                    opened(*again, "tiny", keeps=keeps), opened(*again, saved, keeps=keeps)):
             assert run.recipe.crf.least_probability == run.recorded.crf.least_probability == 0.0
     changed = read_run(made, ["crf.iterations=3"], (NETWORKS,)).recipe.crf
     assert (changed.iterations, changed.least_probability) == (3, 0.0)
+    named = opened(*again, "tiny", "--set", "crf.least_probability=0.2", keeps=(PROPOSALS, NETWORKS))
+    assert named.recipe.crf.least_probability == 0.2
+    assert load_recipe(saved).crf.least_probability == 0.0 and load_recipe("tiny").crf.least_probability == 0.1
 
 
 def test_a_data_set_goes_by_two_names(tmp_path):

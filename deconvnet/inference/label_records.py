@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,13 @@ class LabelRecords:
         self._lines[_text(image_id)] = json.dumps(record)
         self.left_out.pop(record["path"], None)
         if time.monotonic() > self._written + EVERY:
+            self._write()
+
+    def forget(self, image_ids: Iterable[str]) -> None:
+        """Drops the records of images that are about to be labelled anew: killed in between, they would tell of others.
+        """
+        known = [name for name in map(_text, image_ids) if self._lines.pop(name, None)]
+        if known:
             self._write()
 
     def leave_out(self, path: Path, reason: str) -> None:

@@ -30,9 +30,9 @@ def resize_scores(scores: Tensor, height: int, width: int, method: str) -> Tenso
 
 
 def _by_opencv(scores: Tensor, height: int, width: int) -> Tensor:
-    """The same as torch's on a CPU, in half of its time."""
+    """The same as torch's up to rounding (torch's is the coarser one), in half of its time on a CPU."""
     resized = np.empty((len(scores), height, width), np.float32)
-    for plane, to in zip(scores.numpy(), resized, strict=True):
+    for plane, to in zip(scores.float().numpy(), resized, strict=True):
         cv2.resize(plane, (width, height), dst=to, interpolation=cv2.INTER_LINEAR)
     return torch.from_numpy(resized)
 

@@ -118,9 +118,9 @@ class Way:
 
 
 def _start(process: SpawnProcess, environment: Mapping[str, str]) -> None:
-    """Starts it with this environment beside what is there, which it gets as it is at this moment."""
+    """Starts it with this environment beside what the user has set, which it gets as it is at this moment."""
     before = dict(os.environ)
-    os.environ.update(environment)
+    os.environ.update({**environment, **before})
     try:
         process.start()
     finally:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from deconvnet import Segmenter
 from deconvnet.data import photographs as said
+from deconvnet.inference.label_records import LabelRecords
 from tests.photographs import cases, heic, saved, smooth
 from tests.stages.test_infer_command import (  # noqa: F401 (fixtures)
     as_process,
@@ -202,6 +203,25 @@ def test_killed_and_run_again(folder: Path, tmp_path: Path, caplog) -> None:  # 
         assert infer(folder, *wanted, more) == 0 and "there already" not in caplog.text
         assert infer(folder, *wanted, more) == 0 and "6 of 6 label maps are there already" in caplog.text
     assert len(list(row.glob("overlays/*.jpg"))) == len(list(row.glob("probabilities/*.npz"))) == 6
+
+
+def test_labels_json_never_tells_of_a_photograph_before(folder: Path, mine: Path, tmp_path: Path,  # noqa: F811
+                                                        monkeypatch) -> None:
+    """The photograph is replaced, and the command killed between its label map and its record."""
+    wanted = (*ALONE, "--images", mine / "a.png", "--out", tmp_path / "out")
+    row = tmp_path / "out/fcn8s"
+    assert infer(folder, *wanted) == 0 and set(record(row)["images"]) == {"a"}
+    Image.fromarray(np.rot90(smooth())[: smooth().shape[0] // 2].copy()).save(mine / "a.png")
+    with monkeypatch.context() as killed:
+        killed.setattr(LabelRecords, "add", lambda *_: 1 / 0)
+        killed.setattr(LabelRecords, "__exit__", lambda *_: None)
+        assert infer(folder, *wanted) == 1
+    assert labels_of(row / "a.png").shape == Image.open(mine / "a.png").size[::-1] and not record(row)["images"]
+    assert infer(folder, *wanted) == 0
+    (found,) = record(row)["images"].values()
+    labels = labels_of(row / "a.png")
+    assert {one["index"]: one["pixels"] for one in found["classes"].values()} == {
+        int(index): int((labels == index).sum()) for index in np.unique(labels)}
 
 
 def test_another_working_size_is_another_way(folder: Path, mine: Path, tmp_path: Path, capsys) -> None:  # noqa: F811
