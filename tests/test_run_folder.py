@@ -65,6 +65,8 @@ def test_a_run_from_before_a_key_was_added_is_read_as_it_was_made(made):
     named = opened(*again, "tiny", "--set", "crf.least_probability=0.2", keeps=(PROPOSALS, NETWORKS))
     assert named.recipe.crf.least_probability == 0.2
     assert load_recipe(saved).crf.least_probability == 0.0 and load_recipe("tiny").crf.least_probability == 0.1
+    (made.parent / "own.yaml").write_text("crf: {least_probability: 0.3}")
+    assert load_recipe(made.parent / "own.yaml", as_of=6).crf.least_probability == 0.3
 
 
 def test_a_data_set_goes_by_two_names(tmp_path):
