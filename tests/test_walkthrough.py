@@ -101,8 +101,8 @@ def test_aggregation_is_equations_1_and_2(quick: Quick) -> None:
     height, width = image.shape[:2]
     placed = []
     for scores, (x1, y1, x2, y2) in zip(single, quick[1]["windows"].tolist(), strict=True):
-        wide = F.interpolate(torch.from_numpy(scores)[None], (y2 - y1, x2 - x1), mode="bilinear")[0].numpy()
-        canvas = np.zeros((len(single[0]), height + 400, width + 400), np.float32)  # zeros outside the window
+        wide = F.interpolate(torch.from_numpy(scores)[None].double(), (y2 - y1, x2 - x1), mode="bilinear")[0].numpy()
+        canvas = np.zeros((len(single[0]), height + 400, width + 400))  # zeros outside the window
         canvas[:, 200 + y1 : 200 + y2, 200 + x1 : 200 + x2] = wide
         placed.append(canvas[:, 200 : 200 + height, 200 : 200 + width])
     assert len(placed) == 50
